@@ -1,0 +1,25 @@
+# Daily work. `make demo` and `make test` need nothing but Python 3.11+ and the package registries.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help setup demo test test-long check lock clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## Make the virtual environment from the lock file
+$(READY): requirements.lock pyproject.toml
+	@echo "==> virtual environment ($$($(PYTHON) --version))"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+lock:  ## Resolve pyproject.toml into requirements.lock (hashes, no hosts)
+	uv pip compile --universal --generate-hashes --all-extras --no-emit-index-url --no-header --quiet -o requirements.lock pyproject.toml
+
+clean:  ## Remove what the targets made (the virtual environment stays)
+	rm -rf .ingest .devstack .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench-report

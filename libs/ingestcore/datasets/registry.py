@@ -1,0 +1,107 @@
+"""The specs in force, as read from `ingest.config`. Pure: a reader feeds it records, stages ask it.
+
+Keys: `source/NAME`, `sink/NAME`, `dataset/NAME@VERSION` (kept for ever) and the pointer `dataset/NAME`, whose value is
+`{"version": N}`. A record without a value (tombstone) removes a source, a sink or a pointer.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TypeVar
+
+import orjson
+
+from ingestcore.datasets.spec import DatasetSpec, SinkSpec, SourceSpec
+from ingestcore.stage import Retriable
+
+
+T = TypeVar("T")
+
+
+class NotSeenYet(Retriable):
+    """A message names a spec that `ingest.config` has not delivered yet: wait for it."""
+
+
+class Registry:
+    """Thread-safe: one thread feeds, the stage's thread asks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sources: dict[str, SourceSpec] = {}
+        self._sinks: dict[str, SinkSpec] = {}
+        self._datasets: dict[str, DatasetSpec] = {}
+        self._pointers: dict[str, int] = {}
+        self.revision = 0
+        """Counts the records fed: unchanged means nothing new."""
+
+    def feed(self, key: str, value: bytes | None) -> None:
+        """Take one record. Raises ValueError: the record is no spec this version reads."""
+        kind, _, name = key.partition("/")
+        with self._lock:
+            if kind == "source":
+                _put(self._sources, name, None if value is None else SourceSpec.model_validate_json(value))
+            elif kind == "sink":
+                _put(self._sinks, name, None if value is None else SinkSpec.model_validate_json(value))
+            elif kind == "dataset" and "@" in name:
+                _put(self._datasets, name, None if value is None else DatasetSpec.model_validate_json(value))
+            elif kind == "dataset":
+                _put(self._pointers, name, None if value is None else int(orjson.loads(value)["version"]))
+            else:
+                raise ValueError(
+                    f"{key}: unknown kind of spec; this service may be older than the configuration"
+                )
+            self.revision += 1
+
+    def sources(self) -> dict[str, SourceSpec]:
+        with self._lock:
+            return dict(self._sources)
+
+    def source(self, name: str) -> SourceSpec:
+        """Raises NotSeenYet."""
+        with self._lock:
+            return _get(self._sources, name, "source")
+
+    def sinks(self) -> dict[str, SinkSpec]:
+        with self._lock:
+            return dict(self._sinks)
+
+    def sink(self, name: str) -> SinkSpec:
+        """Raises NotSeenYet."""
+        with self._lock:
+            return _get(self._sinks, name, "sink")
+
+    def current(self, dataset: str) -> str:
+        """-> `name@version` in force. Only the downloader asks. Raises NotSeenYet."""
+        with self._lock:
+            return f"{dataset}@{_get(self._pointers, dataset, 'dataset')}"
+
+    def dataset(self, reference: str) -> DatasetSpec:
+        """-> the spec of `name@version`. Raises NotSeenYet."""
+        with self._lock:
+            return _get(self._datasets, reference, "dataset")
+
+    def datasets(self) -> dict[str, DatasetSpec]:
+        """-> all versions by `name@version`."""
+        with self._lock:
+            return dict(self._datasets)
+
+    def pointers(self) -> dict[str, int]:
+        """-> version in force by dataset name."""
+        with self._lock:
+            return dict(self._pointers)
+
+
+def _put(specs: dict[str, T], name: str, spec: T | None) -> None:
+    if spec is None:
+        specs.pop(name, None)
+    else:
+        specs[name] = spec
+
+
+def _get(specs: dict[str, T], name: str, kind: str) -> T:
+    try:
+        return specs[name]
+    except KeyError:
+        raise NotSeenYet(
+            f"{kind} {name} is not in the configuration topic (yet): waiting for `ingest apply`"
+        ) from None

@@ -1,0 +1,317 @@
+"""Specs of sources, datasets and sinks: what operators write and `ingest.config` carries.
+
+Names are snake_case; the camelCase of JSON configurations is accepted too. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "kb": 1000, "mb": 10**6, "gb": 10**9}
+_SIZES = _UNITS | {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+_SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_size(value: Any) -> Any:
+    """`16MiB`, `64k`, `1048576` -> bytes. Raises ValueError with what to write."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", value)
+    if not found or found[2].lower() not in _SIZES:
+        raise ValueError(f"{value!r} is no size: write 16MiB, 64KiB or a number of bytes")
+    return int(float(found[1]) * _SIZES[found[2].lower()])
+
+
+def parse_seconds(value: Any) -> Any:
+    """`30s`, `5m`, `7d`, `250ms`, `30` -> seconds. Raises ValueError with what to write."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", value)
+    if not found or found[2] not in _SECONDS:
+        raise ValueError(f"{value!r} is no duration: write 30s, 5m, 2h, 7d or a number of seconds")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+class Spec(BaseModel):
+    """Shared manners: frozen, strict about unknown keys, snake_case and camelCase."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, alias_generator=to_camel, use_enum_values=False
+    )
+
+    def canonical(self) -> bytes:
+        """-> JSON with defaults left out, fields and routes in their written order: equal for equal specs."""
+        return orjson.dumps(self.model_dump(mode="json", exclude_defaults=True, by_alias=False))
+
+    def fingerprint(self) -> str:
+        """-> 16 hex digits of the canonical form's SHA-256."""
+        return hashlib.sha256(self.canonical()).hexdigest()[:16]
+
+
+class Type(StrEnum):
+    """Types of a field. Timestamps are microseconds in UTC."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    FLOAT = "float"
+    BOOLEAN = "boolean"
+    DATE = "date"
+    TIMESTAMP = "timestamp"
+
+
+class FieldSpec(Spec):
+    """One column.
+
+    from_     its name in the file, where it differs
+    nullable  false: a null is a VALIDATION_FAIL
+    required  false: the column may be missing from the file (all null then); named columns are required
+    min, max  of numbers, dates and timestamps (ISO text), inclusive
+    length    exact number of characters; min_length, max_length: bounds
+    regex     the whole value must match (RE2)
+    enum      allowed values, as written in the file
+    format    strptime format of a date or timestamp; absent: ISO 8601
+    timezone  zone of timestamps written without one; absent: UTC
+    true, false  words of a boolean; absent: true/false, t/f, yes/no, y/n, 1/0, any case
+    pii       marks personal data (carried to sinks and docs)
+    trim, casefold  how a string is normalised in keys (the column itself stays as written)
+    """
+
+    type: Type = Type.STRING
+    from_: str | None = Field(
+        default=None, validation_alias=AliasChoices("from", "from_"), serialization_alias="from"
+    )
+    nullable: bool = True
+    required: bool = True
+    min: float | int | str | None = None
+    max: float | int | str | None = None
+    length: int | None = Field(default=None, ge=0)
+    min_length: int | None = Field(default=None, ge=0)
+    max_length: int | None = Field(default=None, ge=0)
+    regex: str | None = None
+    enum: tuple[str, ...] | None = None
+    format: str | None = None
+    timezone: str | None = None
+    true: tuple[str, ...] | None = None
+    false: tuple[str, ...] | None = None
+    pii: bool = False
+    trim: bool = False
+    casefold: bool = False
+
+
+def _short_field(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class OnExtra(StrEnum):
+    """What to do with columns the spec does not name. `freeze`: the object is SCHEMA_DRIFT."""
+
+    FREEZE = "freeze"
+    DISCARD_VALUE = "discard_value"
+
+
+class Dialect(Spec):
+    """How the CSV is written. Quotes open only at a field's start.
+
+    double_quote  `""` inside quotes is one quote; escape: a character that takes the next one literally
+    header        the first record names the columns; false: the dataset's fields in order do
+    null_values   unquoted texts that mean null; a quoted empty value is an empty string
+    comment       records that start with it are skipped (and counted as blank)
+    skip_rows     lines before the header that are no data
+    """
+
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    quote: str | None = Field(default='"', min_length=1, max_length=1)
+    double_quote: bool = True
+    escape: str | None = Field(default=None, min_length=1, max_length=1)
+    header: bool = True
+    encoding: str = "utf-8"
+    null_values: tuple[str, ...] = ("",)
+    comment: str | None = Field(default=None, min_length=1, max_length=1)
+    skip_rows: int = Field(default=0, ge=0)
+
+    @field_validator("encoding")
+    @classmethod
+    def _utf8_only(cls, value: str) -> str:
+        if value.lower().replace("_", "-") not in ("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii"):
+            raise ValueError(f"{value} is not read: convert the files, e.g. `iconv -f {value} -t UTF-8`")
+        return "utf-8"
+
+
+class DedupeSpec(Spec):
+    """What makes two rows the same.
+
+    keys        column names (as in the output), `all` (the content), or absent: `all` where there is a primary key,
+                else the row's coordinate (only re-reading is deduplicated)
+    window      how long a key is remembered; absent: for ever
+    capacity, error_rate  size the Bloom filter; the check behind it is exact
+    """
+
+    keys: tuple[str, ...] | Literal["all"] | None = None
+    window: Seconds | None = None
+    capacity: int = Field(default=10_000_000, gt=0)
+    error_rate: float = Field(default=0.01, gt=0, lt=1)
+
+
+class DatasetSpec(Spec):
+    """One dataset: fields, keys, rules. Empty: every column of the header, as strings."""
+
+    primary_key: tuple[str, ...] = ()
+    revision: str | None = None
+    dedupe: DedupeSpec = DedupeSpec()
+    fields: dict[str, Annotated[FieldSpec, BeforeValidator(_short_field)]] = Field(default_factory=dict)
+    on_extra: OnExtra = OnExtra.FREEZE
+    csv: Dialect = Dialect()
+    description: str = ""
+
+    @property
+    def named(self) -> dict[str, FieldSpec]:
+        """Fields with a name of their own, in order."""
+        return {name: spec for name, spec in self.fields.items() if name != "*"}
+
+    @property
+    def rest(self) -> FieldSpec | None:
+        """Type of columns not named: of `"*"`, or string where the dataset declares no fields at all."""
+        if "*" in self.fields:
+            return self.fields["*"]
+        return None if self.fields else FieldSpec()
+
+    def key_columns(self) -> tuple[str, ...] | Literal["all"] | None:
+        """What `_key` is made of: columns, `all`, or None for the row's coordinate."""
+        if self.dedupe.keys is not None:
+            return self.dedupe.keys
+        return "all" if self.primary_key else None
+
+    def key_version(self) -> str:
+        """-> 8 hex digits that change only with key columns, their types or the canonical form."""
+        keys = self.key_columns()
+        used = (
+            self.named
+            if keys == "all"
+            else {n: self.named.get(n) for n in (*self.primary_key, *(keys or ()))}
+        )
+        parts: dict[str, Any] = {"keys": keys, "primary_key": self.primary_key, "canonical": 1}
+        parts["types"] = {n: (f.type, f.trim, f.casefold) if f else "rest" for n, f in sorted(used.items())}
+        if keys == "all" and self.rest:
+            parts["rest"] = self.rest.type
+        return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> DatasetSpec:
+        keys = self.dedupe.keys
+        if isinstance(keys, tuple):
+            missing = [name for name in self.primary_key if name not in keys]
+            if missing:
+                raise ValueError(f"dedupe.keys must contain the primary key: add {', '.join(missing)}")
+        if self.fields and self.rest is None:
+            wanted = (
+                *self.primary_key,
+                *(keys if isinstance(keys, tuple) else ()),
+                *filter(None, (self.revision,)),
+            )
+            unknown = [name for name in wanted if name not in self.named]
+            if unknown:
+                raise ValueError(f"no such field: {', '.join(unknown)}; known: {', '.join(self.named)}")
+        for name in self.fields:
+            if name != "*" and name.startswith("_"):
+                raise ValueError(f"field {name}: names that start with _ are the platform's")
+        return self
+
+
+class S3Source(Spec):
+    """Where objects are. Credentials come from the SDK's chain unless given here.
+
+    endpoint_url   absent: the platform's setting, else AWS; path_style: absent: yes with an endpoint_url
+    poll_interval  seconds between two listings
+    """
+
+    bucket: str = Field(min_length=3)
+    prefix: str = ""
+    region: str | None = None
+    endpoint_url: str | None = None
+    path_style: bool | None = None
+    poll_interval: Seconds = 10.0
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+
+
+class SourceSpec(Spec):
+    """One source. `route`: ordered key patterns -> dataset; the first match wins. A pattern without `/` is matched
+    with the key's last part, one with `/` with the key relative to the prefix. Absent: everything goes to
+    `dataset`, which is the source's own name unless given."""
+
+    tenant: Name = "default"
+    s3: S3Source
+    provenance: dict[str, str] = Field(default_factory=dict)
+    route: dict[str, Name] | None = None
+    dataset: Name | None = None
+
+    @field_validator("provenance")
+    @classmethod
+    def _known_names(cls, value: dict[str, str]) -> dict[str, str]:
+        known = ("purpose", "classification", "ingestedBy", "parentId", "batchId", "observedAt")
+        named = {to_camel(name): text for name, text in value.items()}
+        unknown = sorted(set(named) - set(known))
+        if unknown:
+            raise ValueError(f"unknown provenance: {', '.join(unknown)}; known: {', '.join(known)}")
+        return named
+
+    def dataset_of(self, key: str, source: str) -> str | None:
+        """-> dataset of an object key; None: no pattern matches."""
+        if self.route is None:
+            return self.dataset or source
+        relative = key.removeprefix(self.s3.prefix)
+        last = relative.rpartition("/")[2]
+        for pattern, dataset in self.route.items():
+            if fnmatch.fnmatchcase(relative if "/" in pattern else last, pattern):
+                return dataset
+        return None
+
+
+class ParquetSink(Spec):
+    """Parquet files under `uri` (`s3://bucket/prefix/`).
+
+    max_age     a row is in a file at most this long after it was read
+    max_bytes   held input bytes of one partition that make a file
+    batch_size  rows per row group and batch
+    """
+
+    uri: str = Field(pattern=r"^s3://[^/]{3,}(/.*)?$")
+    max_age: Seconds = 30.0
+    max_bytes: Size = 64 << 20
+    batch_size: int = Field(default=131_072, gt=0)
+    region: str | None = None
+    endpoint_url: str | None = None
+    path_style: bool | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+
+
+class SinkSpec(Spec):
+    """One sink. `from`: what it reads; `dlq` makes a lake of dead letters. `datasets`: absent: all."""
+
+    parquet: ParquetSink
+    from_: Literal["normalized", "dlq"] = Field(
+        default="normalized", validation_alias=AliasChoices("from", "from_"), serialization_alias="from"
+    )
+    datasets: tuple[Name, ...] | None = None

@@ -1,0 +1,102 @@
+"""`ingest.dlq`: the value is the original bytes, everything else rides in headers (KIP-1191 names where they exist)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ingestcore.messages.objects import ObjectFacts
+from ingestcore.reasons import MEANING, Reason
+
+RAW_LIMIT_BYTES = 64 << 10
+"""Original bytes kept of a letter that stands for a whole object or a range of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One dead letter.
+
+    topic, partition, offset  coordinate of the input it came from (full topic name)
+    stage       the service that refused it
+    message     one sentence to an operator
+    rows        rows it stands for; 0: an object whose rows nobody counted
+    facts       `row`, `byte_first`, `byte_last` (exclusive), `column`, `value`, `rows` …
+    reentry     topic a repaired letter is sent to; audience: the consumer it is for, or ""
+    first_seen  ISO 8601, UTC
+    """
+
+    raw: bytes
+    reason: Reason
+    message: str
+    stage: str
+    topic: str
+    partition: int
+    offset: int
+    origin: str
+    rows: int = 1
+    bytes: int = 0
+    object: ObjectFacts | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    reentry: str = ""
+    audience: str = ""
+    first_seen: str = ""
+
+    @property
+    def id(self) -> str:
+        """-> 32 hex digits, the same for the same row, stage and reason however often it is read again."""
+        place = self.facts.get("row") or self.facts.get("byte_first") or ""
+        parts = (self.origin, place, self.stage, self.reason, self.audience)
+        digest = hashlib.sha256()
+        for part in (
+            parts
+            if place
+            else (*parts, "" if self.object else f"{self.topic}/{self.partition}/{self.offset}")
+        ):
+            digest.update(len(part.encode()).to_bytes(4, "big") + part.encode())
+        return digest.hexdigest()[:32]
+
+    def headers(self) -> dict[str, str]:
+        named = {
+            "__dlq.errors.topic": self.topic,
+            "__dlq.errors.partition": str(self.partition),
+            "__dlq.errors.offset": str(self.offset),
+            "__dlq.errors.message": self.message,
+            "id": self.id,
+            "reason": self.reason.value,
+            "retryable": "1" if MEANING[self.reason].retryable else "0",
+            "stage": self.stage,
+            "origin": self.origin,
+            "letter_rows": str(self.rows),
+            "letter_bytes": str(self.bytes),
+            "reentry": self.reentry,
+            "audience": self.audience,
+            "first_seen": self.first_seen,
+        }
+        if self.object:
+            named["object"] = self.object.encode()
+        return named | {f"fact.{name}": text for name, text in self.facts.items()}
+
+    @classmethod
+    def of(cls, value: bytes, headers: Mapping[str, str]) -> DeadLetter:
+        """Raises ValueError: a header is missing or unreadable."""
+        try:
+            return cls(
+                raw=value,
+                reason=Reason(headers["reason"]),
+                message=headers["__dlq.errors.message"],
+                stage=headers["stage"],
+                topic=headers["__dlq.errors.topic"],
+                partition=int(headers["__dlq.errors.partition"]),
+                offset=int(headers["__dlq.errors.offset"]),
+                origin=headers["origin"],
+                rows=int(headers["letter_rows"]),
+                bytes=int(headers["letter_bytes"]),
+                object=ObjectFacts.decode(headers["object"]) if "object" in headers else None,
+                facts={n.removeprefix("fact."): t for n, t in headers.items() if n.startswith("fact.")},
+                reentry=headers["reentry"],
+                audience=headers["audience"],
+                first_seen=headers["first_seen"],
+            )
+        except KeyError as error:
+            raise ValueError(f"not the headers of a dead letter: {error} is missing") from error

@@ -1,0 +1,91 @@
+"""What a service folder declares (`SERVICE`) and what its `build` is given (`Context`)."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic_settings import BaseSettings
+
+from ingestcore.datasets.registry import Registry
+from ingestcore.datasets.spec import ParquetSink, S3Source
+from ingestcore.observe.metrics import Metrics
+from ingestcore.settings import Platform
+from ingestcore.stage import Input, Source, Stage
+from ingestcore.stores.objects import ObjectStore
+
+
+class TopicAccess(Protocol):
+    """Reads of Kafka a stage may need besides its inputs. Topics are logical names."""
+
+    def topic_id(self, topic: str) -> str:
+        """-> URL-safe id of the topic as it exists now: a recreated topic has another one."""
+
+    def partitions(self, topic: str) -> int: ...
+
+    def replay(
+        self, topic: str, partition: int, first: int | None = None, last: int | None = None
+    ) -> Iterator[Input]:
+        """Committed records first..last (inclusive) of a partition; without `last`: all that are committed once every
+        transaction open now has ended. Raises Gap: `first` is gone by retention; Retriable: no progress."""
+
+    def end(self, topic: str, partition: int) -> int:
+        """-> read-uncommitted end offset now."""
+
+    def produced(self, topic: str, partition: int) -> int | None:
+        """-> offset of the last message this process produced there in a committed transaction; None: none yet,
+        or forgotten because the partition was lost."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a service is built from. `instance` is the sink's name for sinks, else the service's; `state` is this replica's own folder, made and swept of old temp files."""
+
+    platform: Platform
+    settings: Any
+    instance: str
+    specs: Registry
+    topics: TopicAccess
+    metrics: Metrics
+    state: Path
+    store: Callable[[S3Source | ParquetSink | None], ObjectStore]
+
+
+OpenSource = Callable[[str], Source]
+"""Opens one source of the configuration by name. The runtime gives each a thread and a producer of its own and
+follows sources that are added, changed or removed; `scan` asks `Context.specs` for the spec in force."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One deployable service: a folder below `services/`, found by name.
+
+    name      kebab-case; the folder is the same in snake_case
+    consumes  logical topic, or None for a source; a sink's spec may say another one (`from: dlq`)
+    per       "sink": one process for each sink in the configuration; "": one for the fleet
+    settings  read from INGEST_<NAME>_*
+    """
+
+    name: str
+    summary: str
+    settings: type[BaseSettings]
+    build: Callable[[Context], Stage | OpenSource]
+    consumes: str | None
+    produces: tuple[str, ...] = ()
+    per: str = ""
+
+
+def discover() -> dict[str, Service]:
+    """-> services by kebab-case name, found by folder."""
+    import services
+
+    found: dict[str, Service] = {}
+    for module in pkgutil.iter_modules(services.__path__, "services."):
+        service = getattr(importlib.import_module(module.name), "SERVICE", None)
+        if isinstance(service, Service):
+            found[service.name] = service
+    return found

@@ -1,0 +1,103 @@
+"""Platform settings: one frozen object, built once from the environment, passed down. Units are in the names.
+
+Every name is read from `INGEST_<NAME>`; the endpoints also from the names operators already use.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from ingestcore.datasets.spec import Seconds, Size
+
+
+def _options(value: Any) -> Any:
+    """`a=b,c=d` or a JSON object -> librdkafka options."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        import orjson
+
+        return {str(k): str(v) for k, v in orjson.loads(value).items()}
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if any(not sep for _, sep, _ in pairs):
+        raise ValueError("write librdkafka options as name=value,name=value or as a JSON object")
+    return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+Options = Annotated[dict[str, str], NoDecode, BeforeValidator(_options)]
+
+
+class Platform(BaseSettings):
+    """What every service needs to know.
+
+    kafka_options, consumer_options, producer_options  any librdkafka option; they override everything set here
+    commit_bytes, commit_seconds  a transaction is committed at whichever comes first
+    session_timeout_ms            a replica that is silent this long loses its partitions
+    transaction_timeout_ms        a stuck transaction holds up readers for about twice this
+    drain_seconds                 deadline of a clean stop
+    state_dir                     local state (dedupe runs, temp files); may be lost, never shared by two processes
+    work_uri                      where listers keep snapshots; absent: `_ingest/` of the first Parquet sink
+    temp_max_age_seconds          temp and spool files older than this are removed at start
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="INGEST_", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    kafka_bootstrap: str = Field(
+        default="127.0.0.1:9092",
+        validation_alias=AliasChoices("INGEST_KAFKA_BOOTSTRAP", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
+    )
+    kafka_options: Options = Field(default_factory=dict)
+    consumer_options: Options = Field(default_factory=dict)
+    producer_options: Options = Field(default_factory=dict)
+    s3_endpoint_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("INGEST_S3_ENDPOINT_URL", "S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
+    )
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0", validation_alias=AliasChoices("INGEST_REDIS_URL", "REDIS_URL")
+    )
+    topic_prefix: str = "ingest."
+    partitions: int = Field(default=8, gt=0, le=1024)
+    replication_factor: int | None = Field(default=None, gt=0)
+    replica: str = "0"
+    state_dir: Path = Path(".ingest/state")
+    work_uri: str | None = Field(default=None, pattern=r"^s3://[^/]{3,}(/.*)?$")
+    temp_max_age_seconds: Seconds = 86_400.0
+    log_level: str = Field(default="INFO", validation_alias=AliasChoices("LOG_LEVEL", "INGEST_LOG_LEVEL"))
+    log_format: str = Field(default="json", pattern="^(json|console)$")
+    admin_host: str = "127.0.0.1"
+    admin_port: int = Field(default=0, ge=0, le=65535)
+    commit_bytes: Size = 32 << 20
+    commit_seconds: Seconds = 0.4
+    session_timeout_ms: int = Field(default=10_000, ge=1000)
+    transaction_timeout_ms: int = Field(default=10_000, ge=1000)
+    drain_seconds: Seconds = 20.0
+    max_row_bytes: Size = Field(default=1 << 20, gt=0, le=32 << 20)
+    storm_limit: int = Field(default=1000, gt=0)
+
+    @field_validator("replica")
+    @classmethod
+    def _replica_word(cls, value: str) -> str:
+        if not value or not all(c.isalnum() or c in "-_." for c in value):
+            raise ValueError("letters, digits, '-', '_' and '.' only")
+        return value
+
+    def group(self, service: str) -> str:
+        """-> consumer group of a service, or of a sink by its name."""
+        return f"{self.topic_prefix.rstrip('.').replace('.', '-') or 'ingest'}-{service}"
+
+
+def replica_of(environ: dict[str, str] | None = None) -> str:
+    """Replica id: INGEST_REPLICA, else the pod's ordinal (StatefulSet host name `name-3`), else 0."""
+    env = os.environ if environ is None else environ
+    if env.get("INGEST_REPLICA"):
+        return env["INGEST_REPLICA"]
+    host, _, ordinal = env.get("HOSTNAME", "").rpartition("-")
+    return ordinal if host and ordinal.isdigit() and "KUBERNETES_SERVICE_HOST" in env else "0"

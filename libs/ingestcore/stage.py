@@ -1,0 +1,247 @@
+"""The stage contract: values only. Nothing here knows Kafka, S3 or a clock.
+
+A service is a pure `Stage` (or `Source`) plus a thin `build`. The runtime alone talks to Kafka; it calls the stage
+on one thread, checks every step against the conservation law and commits steps atomically.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from ingestcore.messages.objects import ObjectFacts
+from ingestcore.reasons import Reason
+
+
+class Origin(NamedTuple):
+    """Whose rows a ledger line counts. `id`: of the object (32 hex digits), or a source's name.
+    `dataset` is `name@version`, or the bare name where no version is chosen yet."""
+
+    id: str
+    tenant: str
+    source: str
+    dataset: str
+    uri: str
+
+    @classmethod
+    def of(cls, facts: ObjectFacts) -> Origin:
+        return cls(facts.id, facts.tenant, facts.source, facts.dataset, facts.uri)
+
+
+class Fate(StrEnum):
+    """Where a row ends in one stage. Every row has exactly one fate per stage."""
+
+    EMITTED = "emitted"
+    REJECTED = "rejected"
+    DELIVERED = "delivered"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+    SHED = "shed"
+    BLANK = "blank"
+    NOT_FOR_US = "not_for_us"
+
+
+class At(NamedTuple):
+    """Coordinate of an input. `topic` is the logical name (`blocks`); a Source uses its name, 0, sequence."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One message as read, committed records only. `headers` are decoded UTF-8."""
+
+    at: At
+    value: bytes
+    headers: Mapping[str, str]
+    key: bytes = b""
+    timestamp_ms: int = 0
+
+    @property
+    def rows(self) -> int | None:
+        """Rows its producer promised; None: this stage finds out (an object whose rows nobody has counted)."""
+        text = self.headers.get("rows")
+        return None if text is None else int(text)
+
+
+class Line(NamedTuple):
+    """One ledger line: what became of rows (and, where a stage conserves bytes, bytes) of one input and origin."""
+
+    at: At
+    origin: Origin
+    fate: Fate
+    rows: int
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """A message to produce.
+
+    topic      logical name from `ingestcore.topics`
+    value      bytes-like, ready to send
+    rows       rows it carries; 0 for what carries none (changelog, control)
+    bytes      source bytes it carries, where the stage conserves bytes
+    partition  None: the key decides
+    headers    without `format`, `rows`, `traceparent`, `first_seen`, `pass`: the runtime adds those
+    """
+
+    topic: str
+    value: bytes
+    rows: int = 0
+    bytes: int = 0
+    key: bytes | None = None
+    partition: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A dead letter: original bytes, reason, place. Rejects are values, never exceptions.
+
+    raw      the original bytes of the row; of an object: its first 64 KiB at most
+    message  one sentence to an operator: what was wrong and what to do
+    rows     rows it stands for: 1 for a row, more when quarantined, 0 for an object whose rows nobody counted
+    bytes    source bytes it stands for, where the stage conserves bytes
+    facts    place and detail as text: `row`, `byte_first`, `byte_last` (exclusive), `column`, `value`, `rows` …
+    reentry  logical topic a repaired letter is sent to; audience: the consumer it is for (a sink's name) or ""
+    """
+
+    at: At
+    origin: Origin
+    raw: bytes
+    reason: Reason
+    message: str
+    rows: int = 1
+    bytes: int = 0
+    object: ObjectFacts | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    reentry: str = ""
+    audience: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One atomic advance: all of it commits, or none.
+
+    covers   inputs this step speaks about: one; many when a stage held them; a Source: none
+    tally    ledger lines; they say what became of every row of the covers
+    resume   None: `covers` are finished. Else a token of at most 400 bytes: after a crash
+             `process(input, resume)` yields exactly the steps that follow this one.
+    """
+
+    covers: Sequence[At]
+    tally: Sequence[Line]
+    emits: Sequence[Emit] = ()
+    rejects: Sequence[Reject] = ()
+    resume: str | None = None
+
+
+class Stage(Protocol):
+    """Turns inputs into steps. Runs on the runtime's thread; its own threads only fetch or write.
+
+    May raise `Retriable` (everything since the last commit is redone after a backoff) or any other exception
+    (a defect or a poison input: the runtime isolates it and dead-letters that input). Must not keep an Input's
+    `value` after its last step. One instance per process; `partition` says whose state an input touches.
+    """
+
+    concurrency: int
+    """Inputs open side by side; 1 for maps."""
+
+    def process(self, input: Input, resume: str | None) -> Iterator[Step | None]:
+        """Yield steps. None = nothing ready, ask me again. No step = held until `settle` (or until a later
+        `process` yields a step that covers it)."""
+
+    def settle(self, *, final: bool) -> Iterator[Step]:
+        """Commit boundary: finish what is held. `final`: the partitions leave, nothing comes after.
+        May leave an input open (a claimed range not complete yet); its offset then stays uncommitted."""
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        """These partitions were added, or a commit's outcome is unknown: rebuild their state from what is
+        committed, finish claims."""
+
+    def revoked(self, partitions: Sequence[int]) -> None:
+        """These partitions left: drop their state. `aborted` follows before the next `process`."""
+
+    def committed(self) -> None:
+        """The transaction is in: pending state becomes true."""
+
+    def aborted(self) -> None:
+        """Forget everything since `committed`: held inputs, pending state, open jobs."""
+
+
+class Stateless:
+    """The parts of `Stage` a plain map does not need."""
+
+    concurrency = 1
+
+    def settle(self, *, final: bool) -> Iterator[Step]:
+        return iter(())
+
+    def assigned(self, partitions: Sequence[int]) -> None: ...
+
+    def revoked(self, partitions: Sequence[int]) -> None: ...
+
+    def committed(self) -> None: ...
+
+    def aborted(self) -> None: ...
+
+
+class Source(Protocol):
+    """No inputs: a lister, a poller, a foreign cluster. The same steps; the token lives in its own checkpoint.
+
+    The runtime commits a step's emits in a transaction of the source's own transactional id (so that a second
+    instance fences the first), then calls `acknowledged(token)`, which moves the checkpoint.
+    """
+
+    name: str
+    """Of the source in the config; its transactional id and its ledger origin."""
+
+    def scan(self) -> Iterator[Step | None]:
+        """One pass over the source from its checkpoint. None = nothing ready. Ends when the pass is over."""
+
+    def acknowledged(self, token: str | None) -> None:
+        """Everything up to the step that carried `resume == token` is in Kafka. Raises `Fenced` when another
+        instance owns the checkpoint."""
+
+    def pause_seconds(self) -> float:
+        """How long to wait before the next pass."""
+
+
+class Retriable(Exception):
+    """Not the input's fault: roll back, wait, try again. The message says what is awaited."""
+
+
+class Fenced(Exception):
+    """Another instance owns this work: exit."""
+
+
+class Gap(Exception):
+    """Records that should be there are gone: stop, alarm, account."""
+
+
+class Unbalanced(AssertionError):
+    """Rows went missing or appeared from nowhere: stop, never commit."""
+
+
+def check(step: Step) -> None:
+    """Conservation law of one step: its emits and rejects equal its tally, in rows and in bytes.
+
+    Raises Unbalanced.
+    """
+    for unit in ("rows", "bytes"):
+        for fate, parts in ((Fate.EMITTED, step.emits), (Fate.REJECTED, step.rejects)):
+            told = sum(getattr(line, unit) for line in step.tally if line.fate is fate)
+            made = sum(getattr(part, unit) for part in parts)
+            if told != made:
+                raise Unbalanced(
+                    f"{fate} {unit}: the tally says {told}, the step carries {made}: {step.covers}"
+                )
+    covered = set(step.covers)
+    stray = [line.at for line in step.tally if line.at not in covered]
+    if covered and stray:
+        raise Unbalanced(f"the tally speaks of inputs the step does not cover: {stray[:3]}")
