@@ -45,9 +45,7 @@ class Platform(BaseSettings):
     temp_max_age_seconds          temp and spool files older than this are removed at start
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="INGEST_", frozen=True, extra="ignore", populate_by_name=True
-    )
+    model_config = SettingsConfigDict(env_prefix="INGEST_", frozen=True, extra="ignore", populate_by_name=True)
 
     kafka_bootstrap: str = Field(
         default="127.0.0.1:9092",

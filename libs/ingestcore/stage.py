@@ -75,7 +75,7 @@ class Line(NamedTuple):
     origin: Origin
     fate: Fate
     rows: int
-    bytes: int = 0
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Emit:
     topic      logical name from `ingestcore.topics`
     value      bytes-like, ready to send
     rows       rows it carries; 0 for what carries none (changelog, control)
-    bytes      source bytes it carries, where the stage conserves bytes
+    nbytes     source bytes it carries, where the stage conserves bytes
     partition  None: the key decides
     headers    without `format`, `rows`, `traceparent`, `first_seen`, `pass`: the runtime adds those
     """
@@ -93,7 +93,7 @@ class Emit:
     topic: str
     value: bytes
     rows: int = 0
-    bytes: int = 0
+    nbytes: int = 0
     key: bytes | None = None
     partition: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Reject:
     raw      the original bytes of the row; of an object: its first 64 KiB at most
     message  one sentence to an operator: what was wrong and what to do
     rows     rows it stands for: 1 for a row, more when quarantined, 0 for an object whose rows nobody counted
-    bytes    source bytes it stands for, where the stage conserves bytes
+    nbytes   source bytes it stands for, where the stage conserves bytes
     facts    place and detail as text: `row`, `byte_first`, `byte_last` (exclusive), `column`, `value`, `rows` …
     reentry  logical topic a repaired letter is sent to; audience: the consumer it is for (a sink's name) or ""
     """
@@ -117,7 +117,7 @@ class Reject:
     reason: Reason
     message: str
     rows: int = 1
-    bytes: int = 0
+    nbytes: int = 0
     object: ObjectFacts | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     reentry: str = ""
@@ -233,14 +233,12 @@ def check(step: Step) -> None:
 
     Raises Unbalanced.
     """
-    for unit in ("rows", "bytes"):
+    for unit in ("rows", "nbytes"):
         for fate, parts in ((Fate.EMITTED, step.emits), (Fate.REJECTED, step.rejects)):
             told = sum(getattr(line, unit) for line in step.tally if line.fate is fate)
             made = sum(getattr(part, unit) for part in parts)
             if told != made:
-                raise Unbalanced(
-                    f"{fate} {unit}: the tally says {told}, the step carries {made}: {step.covers}"
-                )
+                raise Unbalanced(f"{fate} {unit}: the tally says {told}, the step carries {made}: {step.covers}")
     covered = set(step.covers)
     stray = [line.at for line in step.tally if line.at not in covered]
     if covered and stray:

@@ -51,28 +51,52 @@ TOPICS: Final = {
         TopicSpec("config", "Sources, datasets and sinks as applied", "kind/name", "JSON", 1, True, None, True),
         TopicSpec("objects", "Objects found by listers", "object id", "JSON ObjectRef"),
         TopicSpec(
-            "blocks", "Raw bytes of objects, cut at record ends", "object id + block number", "raw bytes",
+            "blocks",
+            "Raw bytes of objects, cut at record ends",
+            "object id + block number",
+            "raw bytes",
             max_bytes=MAX_MESSAGE_BYTES,
         ),
         TopicSpec(
-            "typed", "Typed rows with keys", "- (partition = _entity mod N)", "Arrow IPC stream", None, True,
+            "typed",
+            "Typed rows with keys",
+            "- (partition = _entity mod N)",
+            "Arrow IPC stream",
+            None,
+            True,
             max_bytes=MAX_MESSAGE_BYTES,
         ),
         TopicSpec(
-            "dedupe-changelog", "New keys of each commit; restores the dedupe state", "- (partition as typed)",
-            "16-byte keys", None, True, None, max_bytes=MAX_MESSAGE_BYTES,
+            "dedupe-changelog",
+            "New keys of each commit; restores the dedupe state",
+            "- (partition as typed)",
+            "16-byte keys",
+            None,
+            True,
+            None,
+            max_bytes=MAX_MESSAGE_BYTES,
         ),
         TopicSpec(
-            "normalized", "Unique rows with provenance: what sinks read", "- (partition as typed)",
-            "Arrow IPC stream", None, True, max_bytes=MAX_MESSAGE_BYTES,
+            "normalized",
+            "Unique rows with provenance: what sinks read",
+            "- (partition as typed)",
+            "Arrow IPC stream",
+            None,
+            True,
+            max_bytes=MAX_MESSAGE_BYTES,
         ),
         TopicSpec(
-            "dlq", "Dead letters: original bytes, facts in headers", "dead-letter id", "original bytes", None, True,
+            "dlq",
+            "Dead letters: original bytes, facts in headers",
+            "dead-letter id",
+            "original bytes",
+            None,
+            True,
             max_bytes=MAX_MESSAGE_BYTES,
         ),
         TopicSpec("ledger", "What became of every row, per input and stage", "object or source id", "JSON"),
     )
-}  # fmt: skip
+}
 
 
 def topic_name(prefix: str, name: str) -> str:

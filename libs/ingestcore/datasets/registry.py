@@ -14,7 +14,6 @@ import orjson
 from ingestcore.datasets.spec import DatasetSpec, SinkSpec, SourceSpec
 from ingestcore.stage import Retriable
 
-
 T = TypeVar("T")
 
 
@@ -47,9 +46,7 @@ class Registry:
             elif kind == "dataset":
                 _put(self._pointers, name, None if value is None else int(orjson.loads(value)["version"]))
             else:
-                raise ValueError(
-                    f"{key}: unknown kind of spec; this service may be older than the configuration"
-                )
+                raise ValueError(f"{key}: unknown kind of spec; this service may be older than the configuration")
             self.revision += 1
 
     def sources(self) -> dict[str, SourceSpec]:
@@ -102,6 +99,4 @@ def _get(specs: dict[str, T], name: str, kind: str) -> T:
     try:
         return specs[name]
     except KeyError:
-        raise NotSeenYet(
-            f"{kind} {name} is not in the configuration topic (yet): waiting for `ingest apply`"
-        ) from None
+        raise NotSeenYet(f"{kind} {name} is not in the configuration topic (yet): waiting for `ingest apply`") from None

@@ -98,9 +98,7 @@ class FieldSpec(Spec):
     """
 
     type: Type = Type.STRING
-    from_: str | None = Field(
-        default=None, validation_alias=AliasChoices("from", "from_"), serialization_alias="from"
-    )
+    from_: str | None = Field(default=None, validation_alias=AliasChoices("from", "from_"), serialization_alias="from")
     nullable: bool = True
     required: bool = True
     min: float | int | str | None = None
@@ -205,11 +203,7 @@ class DatasetSpec(Spec):
     def key_version(self) -> str:
         """-> 8 hex digits that change only with key columns, their types or the canonical form."""
         keys = self.key_columns()
-        used = (
-            self.named
-            if keys == "all"
-            else {n: self.named.get(n) for n in (*self.primary_key, *(keys or ()))}
-        )
+        used = self.named if keys == "all" else {n: self.named.get(n) for n in (*self.primary_key, *(keys or ()))}
         parts: dict[str, Any] = {"keys": keys, "primary_key": self.primary_key, "canonical": 1}
         parts["types"] = {n: (f.type, f.trim, f.casefold) if f else "rest" for n, f in sorted(used.items())}
         if keys == "all" and self.rest:

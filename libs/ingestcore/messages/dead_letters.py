@@ -35,7 +35,7 @@ class DeadLetter:
     offset: int
     origin: str
     rows: int = 1
-    bytes: int = 0
+    nbytes: int = 0
     object: ObjectFacts | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     reentry: str = ""
@@ -48,11 +48,7 @@ class DeadLetter:
         place = self.facts.get("row") or self.facts.get("byte_first") or ""
         parts = (self.origin, place, self.stage, self.reason, self.audience)
         digest = hashlib.sha256()
-        for part in (
-            parts
-            if place
-            else (*parts, "" if self.object else f"{self.topic}/{self.partition}/{self.offset}")
-        ):
+        for part in parts if place else (*parts, "" if self.object else f"{self.topic}/{self.partition}/{self.offset}"):
             digest.update(len(part.encode()).to_bytes(4, "big") + part.encode())
         return digest.hexdigest()[:32]
 
@@ -68,7 +64,7 @@ class DeadLetter:
             "stage": self.stage,
             "origin": self.origin,
             "letter_rows": str(self.rows),
-            "letter_bytes": str(self.bytes),
+            "letter_bytes": str(self.nbytes),
             "reentry": self.reentry,
             "audience": self.audience,
             "first_seen": self.first_seen,
@@ -91,7 +87,7 @@ class DeadLetter:
                 offset=int(headers["__dlq.errors.offset"]),
                 origin=headers["origin"],
                 rows=int(headers["letter_rows"]),
-                bytes=int(headers["letter_bytes"]),
+                nbytes=int(headers["letter_bytes"]),
                 object=ObjectFacts.decode(headers["object"]) if "object" in headers else None,
                 facts={n.removeprefix("fact."): t for n, t in headers.items() if n.startswith("fact.")},
                 reentry=headers["reentry"],

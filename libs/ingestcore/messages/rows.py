@@ -66,7 +66,7 @@ def write(batch: pa.RecordBatch, compression: str | None = None) -> bytes:
     options = pa.ipc.IpcWriteOptions(compression=compression)
     with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
         writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def read(value: bytes) -> pa.RecordBatch:

@@ -51,9 +51,7 @@ CATALOGUE: Final = {
         Metric("source_backlog", "gauge", "Inputs admitted and not yet committed", ("stage",)),
         Metric("connectors_worker_throughput_mb_per_s", "gauge", "Input MB/s, recent window", ("stage",)),
         Metric("connectors_worker_backlog_rows", "gauge", "Rows admitted and not yet committed", ("stage",)),
-        Metric(
-            "connectors_worker_dedupe_hits", "gauge", "Rows recognised as duplicates since start", ("stage",)
-        ),
+        Metric("connectors_worker_dedupe_hits", "gauge", "Rows recognised as duplicates since start", ("stage",)),
         Metric("dedupe_hits", "gauge", "Rows recognised as duplicates since start", ("stage",)),
         Metric("ingest_dedupe_keys", "gauge", "Keys known per partition", ("partition",)),
         Metric("ingest_object_seconds", "histogram", "Time per object, by step", ("step",), LATENCY_BUCKETS),
@@ -77,9 +75,7 @@ class Metrics:
                 )
             else:
                 kind = Counter if metric.kind == "counter" else Gauge
-                self._live[metric.name] = kind(
-                    metric.name, metric.help, metric.labels, registry=self.registry
-                )
+                self._live[metric.name] = kind(metric.name, metric.help, metric.labels, registry=self.registry)
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter. Raises KeyError: not in the catalogue."""

@@ -27,9 +27,7 @@ class TopicAccess(Protocol):
 
     def partitions(self, topic: str) -> int: ...
 
-    def replay(
-        self, topic: str, partition: int, first: int | None = None, last: int | None = None
-    ) -> Iterator[Input]:
+    def replay(self, topic: str, partition: int, first: int | None = None, last: int | None = None) -> Iterator[Input]:
         """Committed records first..last (inclusive) of a partition; without `last`: all that are committed once every
         transaction open now has ended. Raises Gap: `first` is gone by retention; Retriable: no progress."""
 
