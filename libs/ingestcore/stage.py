@@ -201,6 +201,9 @@ class Source(Protocol):
     name: str
     """Of the source in the config; its transactional id and its ledger origin."""
 
+    term: object
+    """Changes whenever ownership of the source was taken anew: the runtime then makes a fresh producer."""
+
     def scan(self) -> Iterator[Step | None]:
         """One pass over the source from its checkpoint. None = nothing ready. Ends when the pass is over."""
 
@@ -214,6 +217,15 @@ class Source(Protocol):
 
 class Retriable(Exception):
     """Not the input's fault: roll back, wait, try again. The message says what is awaited."""
+
+
+class OperatorNeeded(Exception):
+    """Only an operator can mend it (configuration, credentials, permissions). The message is one clear sentence that
+    says what to do; a service that meets it at start ends with the exit code for configuration errors."""
+
+
+class NewerFormat(Exception):
+    """A message was written by a newer version of the platform: upgrade this service."""
 
 
 class Fenced(Exception):

@@ -41,7 +41,11 @@ class TopicAccess(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """Everything a service is built from. `instance` is the sink's name for sinks, else the service's; `state` is this replica's own folder, made and swept of old temp files."""
+    """Everything a service is built from.
+
+    instance  the sink's name for sinks, else the service's
+    state     this replica's own folder, made, locked and swept of old temp files
+    """
 
     platform: Platform
     settings: Any

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ingestcore.stage import Retriable
+from ingestcore.stage import OperatorNeeded, Retriable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Changed(Exception):
     """The object is no longer the version that was asked for (412 on If-Match)."""
 
 
-class Refused(Exception):
+class Refused(OperatorNeeded):
     """Wrong credentials, missing bucket, missing permission: only an operator can mend it. One clear message."""
 
 

@@ -1,0 +1,228 @@
+"""Topics and groups as the broker has them: create from the registry, check, describe, lag."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from ingestcore.kafka import options
+from ingestcore.kafka.errors import KafkaRefused, is_refused
+from ingestcore.settings import Platform
+from ingestcore.stage import OperatorNeeded, Retriable
+from ingestcore.topics import TOPICS, TopicSpec, topic_name
+
+_TIMEOUT_SECONDS = 20.0
+
+
+class TopicMismatch(OperatorNeeded):
+    """The broker's topic differs from the registry in a way that breaks keys or refuses messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as the broker has it; `spec` as the registry wants it. `end_offsets` by partition, read-uncommitted."""
+
+    spec: TopicSpec
+    name: str
+    exists: bool
+    topic_id: str
+    partitions: int
+    replication: int
+    end_offsets: tuple[int, ...]
+    config: Mapping[str, str]
+
+
+def open_admin(platform: Platform) -> AdminClient:
+    return AdminClient(options.client(platform))
+
+
+def url_safe(topic_id: object) -> str:
+    """librdkafka prints topic ids in plain base64: `/` and `+` would make folders of them."""
+    return str(topic_id).replace("/", "_").replace("+", "-")
+
+
+def wanted_partitions(platform: Platform, spec: TopicSpec) -> int:
+    return spec.partitions or platform.partitions
+
+
+def create_topics(platform: Platform) -> list[str]:
+    """Create what is missing. -> names created. Raises Retriable (broker away), KafkaRefused."""
+    admin = open_admin(platform)
+    existing = _metadata(admin)
+    brokers = max(1, len(existing.brokers))
+    replication = platform.replication_factor or min(3, brokers)
+    new = [
+        NewTopic(
+            topic_name(platform.topic_prefix, spec.name),
+            num_partitions=wanted_partitions(platform, spec),
+            replication_factor=replication,
+            config=spec.broker_config() | ({"min.insync.replicas": "2"} if replication > 2 else {}),
+        )
+        for spec in TOPICS.values()
+        if topic_name(platform.topic_prefix, spec.name) not in existing.topics
+    ]
+    made = []
+    for name, future in admin.create_topics(new).items() if new else ():
+        try:
+            future.result(_TIMEOUT_SECONDS)
+            made.append(name)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise _translated(error, f"topic {name} can't be created") from error
+    if made:
+        _await_leaders(platform)
+    return made
+
+
+def _await_leaders(platform: Platform) -> None:
+    """A new topic answers with "not leader" for a moment."""
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while True:
+        try:
+            describe(platform)
+            return
+        except Retriable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def describe(platform: Platform) -> dict[str, TopicState]:
+    """-> state of every topic of the registry, by logical name. Raises Retriable, KafkaRefused."""
+    try:
+        return _describe(platform)
+    except KafkaException as error:
+        raise _translated(error, "topics can't be described") from error
+
+
+def _describe(platform: Platform) -> dict[str, TopicState]:
+    admin = open_admin(platform)
+    metadata = _metadata(admin)
+    found: dict[str, TopicState] = {}
+    names = {spec.name: topic_name(platform.topic_prefix, spec.name) for spec in TOPICS.values()}
+    present = [name for name in names.values() if name in metadata.topics]
+    described = admin.describe_topics(TopicCollection(present)) if present else {}
+    configs = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in present]) if present else {}
+    settings = {resource.name: future.result(_TIMEOUT_SECONDS) for resource, future in configs.items()}
+    for logical, name in names.items():
+        if name not in metadata.topics:
+            found[logical] = TopicState(TOPICS[logical], name, False, "", 0, 0, (), {})
+            continue
+        topic = described[name].result(_TIMEOUT_SECONDS)
+        count = len(topic.partitions)
+        found[logical] = TopicState(
+            TOPICS[logical],
+            name,
+            True,
+            url_safe(topic.topic_id),
+            count,
+            len(topic.partitions[0].replicas) if count else 0,
+            end_offsets(admin, name, count),
+            {key: entry.value for key, entry in settings[name].items()},
+        )
+    return found
+
+
+def check_topics(platform: Platform, names: tuple[str, ...]) -> None:
+    """Raises TopicMismatch with one message per topic; Retriable while topics are missing or the broker is away."""
+    states = describe(platform)
+    problems = []
+    for state in (states[name] for name in names):
+        spec = state.spec
+        if not state.exists:
+            raise Retriable(f"topic {state.name} does not exist yet: `ingest up` or `ingest topics --create` makes it")
+        want = wanted_partitions(platform, spec)
+        if spec.keyed and state.partitions != want:
+            problems.append(
+                f"{state.name} has {state.partitions} partitions, the setting `partitions` says {want}: keys would "
+                f"move to other owners. Set INGEST_PARTITIONS={state.partitions}, or make the topic anew."
+            )
+        limit = int(state.config.get("max.message.bytes", "0"))
+        if limit < max(spec.max_bytes, 1 << 20):
+            problems.append(
+                f"{state.name} takes messages of {limit} bytes at most, {max(spec.max_bytes, 1 << 20)} are needed: "
+                f"kafka-configs.sh --alter --topic {state.name} --add-config max.message.bytes="
+                f"{spec.broker_config()['max.message.bytes']}"
+            )
+    if problems:
+        raise TopicMismatch("\n".join(problems))
+
+
+def end_offsets(admin: AdminClient, name: str, partitions: int) -> tuple[int, ...]:
+    wanted = {TopicPartition(name, p): OffsetSpec.latest() for p in range(partitions)}  # type: ignore[no-untyped-call]
+    futures = admin.list_offsets(
+        wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_TIMEOUT_SECONDS
+    )
+    try:
+        ends = {tp.partition: future.result(_TIMEOUT_SECONDS).offset for tp, future in futures.items()}
+    except KafkaException as error:
+        raise _translated(error, f"the ends of {name} can't be read") from error
+    return tuple(ends[p] for p in range(partitions))
+
+
+def topic_id(admin: AdminClient, name: str) -> str:
+    """-> URL-safe id. Raises Retriable: missing or broker away."""
+    try:
+        found = admin.describe_topics(TopicCollection([name]))[name].result(_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        raise _translated(error, f"topic {name} can't be described") from error
+    return url_safe(found.topic_id)
+
+
+def committed(admin: AdminClient, group: str) -> dict[tuple[str, int], int]:
+    """-> committed offset by (full topic name, partition); empty: the group is unknown."""
+    request = [ConsumerGroupTopicPartitions(group)]
+    try:
+        result = admin.list_consumer_group_offsets(request)[group].result(_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return {}
+        raise _translated(error, f"offsets of {group} can't be read") from error
+    return {(tp.topic, tp.partition): tp.offset for tp in result.topic_partitions if tp.offset >= 0}
+
+
+def group_lag(platform: Platform, group: str, topic: str) -> int | None:
+    """-> offsets between the group's commits and the ends of a logical topic (transaction markers included: a
+    drained group may show a few); None: it has never committed."""
+    admin = open_admin(platform)
+    name = topic_name(platform.topic_prefix, topic)
+    metadata = _metadata(admin)
+    if name not in metadata.topics:
+        return None
+    ends = end_offsets(admin, name, len(metadata.topics[name].partitions))
+    done = committed(admin, group)
+    if not done:
+        return None
+    return sum(max(0, end - done.get((name, p), 0)) for p, end in enumerate(ends))
+
+
+def _metadata(admin: AdminClient) -> Any:
+    try:
+        return admin.list_topics(timeout=_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        raise _translated(error, "Kafka does not answer") from error
+
+
+def _translated(error: KafkaException, what: str) -> Exception:
+    cause = error.args[0]
+    if is_refused(cause):
+        return KafkaRefused(f"{what}: {cause.str()}. Check kafka_options (user, certificate, ACLs).")
+    return Retriable(f"{what}: {cause.str()}")

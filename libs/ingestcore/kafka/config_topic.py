@@ -1,0 +1,116 @@
+"""`ingest.config`: specs published by `ingest apply`, followed live by every service."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+
+from ingestcore.datasets.registry import Registry
+from ingestcore.kafka import options
+from ingestcore.kafka.errors import KafkaRefused, raise_for
+from ingestcore.kafka.reading import as_input, read_all
+from ingestcore.settings import Platform
+from ingestcore.stage import Retriable
+from ingestcore.topics import FORMAT, topic_name
+
+log = structlog.get_logger(__name__)
+
+
+class Record(Protocol):
+    """One record to publish; `value` None removes (tombstone)."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def value(self) -> bytes | None: ...
+
+
+def read(platform: Platform) -> Registry:
+    """-> the specs in force now. Raises Retriable: broker away or topic missing; ValueError: a spec is unreadable."""
+    registry = Registry()
+    for record in read_all(platform, "config"):
+        registry.feed(record.key.decode(), record.value or None)
+    return registry
+
+
+def publish(platform: Platform, records: Iterable[Record]) -> None:
+    """Write records in order; returns when the broker has all of them. Raises Retriable."""
+    producer = Producer(options.producer(platform))
+    failed: list[str] = []
+    for record in records:
+        producer.produce(
+            topic_name(platform.topic_prefix, "config"),
+            record.value,
+            key=record.key.encode(),
+            partition=0,
+            headers=[("format", str(FORMAT))],
+            on_delivery=lambda error, _: failed.append(error.str()) if error else None,
+        )
+    left = producer.flush(30)
+    if failed or left:
+        raise Retriable(f"the configuration could not be published: {failed[0] if failed else 'no answer from Kafka'}")
+
+
+class Follower:
+    """Keeps a registry up to date from a thread of its own."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.registry = Registry()
+        self._platform = platform
+        self._stop = threading.Event()
+        self._caught_up = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="config", daemon=True)
+        self.problem = ""
+        """What keeps it from following, for health."""
+
+    def start(self, timeout_seconds: float = 60.0) -> Registry:
+        """-> the registry, filled up to the end of the topic. Raises Retriable: not caught up in time."""
+        self._thread.start()
+        if not self._caught_up.wait(timeout_seconds):
+            raise Retriable(f"the configuration topic could not be read: {self.problem or 'no answer from Kafka'}")
+        return self.registry
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except (KafkaException, KafkaRefused, Retriable) as error:
+                if str(error) != self.problem:
+                    log.warning("configuration topic can't be followed, trying on", error=str(error))
+                self.problem = str(error)
+                time.sleep(1)
+
+    def _follow(self) -> None:
+        name = topic_name(self._platform.topic_prefix, "config")
+        reader = Consumer(options.consumer(self._platform, self._platform.group("config")))
+        try:
+            low, high = reader.get_watermark_offsets(TopicPartition(name, 0), timeout=20)
+            del low
+            reader.assign([TopicPartition(name, 0, OFFSET_BEGINNING)])
+            while not self._stop.is_set():
+                for message in reader.consume(200, 0.5):
+                    problem = message.error()
+                    if problem is not None:
+                        raise_for(problem)
+                        continue
+                    self._take(as_input(message, "config").key.decode(), message.value())
+                if reader.position([TopicPartition(name, 0)])[0].offset >= high or not high:
+                    self.problem = ""
+                    self._caught_up.set()
+        finally:
+            reader.close()
+
+    def _take(self, key: str, value: bytes | None) -> None:
+        try:
+            self.registry.feed(key, value)
+        except ValueError as error:
+            # One spec that this version can't read must not stop the datasets that it can.
+            log.error("spec ignored", spec=key, error=str(error))

@@ -1,0 +1,197 @@
+"""A consumer group member that never commits what it no longer owns.
+
+Group metadata is captured when records are fetched and sent with exactly those records. Metadata taken anew for records
+held before lets a frozen member that woke and rejoined commit what others have redone.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from ingestcore.kafka import options
+from ingestcore.kafka.errors import Rebalanced, raise_for
+from ingestcore.settings import Platform
+from ingestcore.stage import Gap, Retriable
+
+log = structlog.get_logger(__name__)
+
+_METADATA_MAGIC = b"CGMDv2:"
+_LOOKUP_SECONDS = 20
+
+
+def generation(metadata: bytes) -> int:
+    """Of serialized group metadata (librdkafka's). -1 = no member: the broker would accept it unfenced."""
+    return int(struct.unpack_from("<i", metadata, len(_METADATA_MAGIC))[0])
+
+
+class GroupMember:
+    """Consumes one topic. `located` is called with (partition, committed offset, metadata) of every partition whose
+    committed position was looked up; `left` with a partition that went away. Both run on the polling thread."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        topic: str,
+        group: str,
+        located: Callable[[int, int, str], None],
+        left: Callable[[int], None],
+    ) -> None:
+        self._topic, self._located, self._left = topic, located, left
+        # An open transaction holds up committed() until the broker has aborted it.
+        self._patience_seconds = platform.transaction_timeout_ms / 1000 + 15
+        self._failure: Exception | None = None
+        self._closing = False
+        self.moved = False
+        """The group moved since `relocate`: nothing held may be kept."""
+        self.fresh: set[int] = set()
+        """Partitions that came and whose stage state is not restored yet."""
+        self.lost: set[int] = set()
+        """Partitions that went and whose stage state is not dropped yet."""
+        self.membership: Any = None
+        """Group metadata captured with the records held now."""
+        self._focused: int | None = None
+        self._away_since: float | None = None
+        self._asked_at = 0.0
+        self._consumer = Consumer({**options.group_member(platform, group), "error_cb": self._on_error})
+        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
+
+    # -- callbacks: they run inside consume() and poll()
+    def _on_assign(self, _: Consumer, parts: list[TopicPartition]) -> None:
+        self.moved = True
+        if self._closing:
+            return
+        try:
+            self._consumer.incremental_assign(self._locate(parts))
+            self.fresh |= {t.partition for t in parts}
+            self.lost -= {t.partition for t in parts}
+        except Exception as error:
+            # Raised from here librdkafka would assign by itself, from wherever it likes.
+            self._failure = error
+
+    def _on_revoke(self, _: Consumer, parts: list[TopicPartition]) -> None:
+        # In a cooperative group the generation has moved already: what is held can't be committed any more.
+        self.moved = True
+        for part in parts:
+            self._left(part.partition)
+            self.fresh.discard(part.partition)
+            self.lost.add(part.partition)
+        self._consumer.incremental_unassign(parts)
+
+    def _locate(self, parts: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """Committed offsets -> where to read. Raises Gap, Retriable."""
+        where: list[TopicPartition] = []
+        if not parts:
+            return where
+        try:
+            for t in self._consumer.committed(list(parts), self._patience_seconds):
+                if t.error is not None:
+                    raise Retriable(f"{t.topic}[{t.partition}]: {t.error.str()}")
+                low, high = self._consumer.get_watermark_offsets(t, timeout=_LOOKUP_SECONDS)
+                start = t.offset if t.offset >= 0 else 0
+                if not low <= start <= high:
+                    committed = t.offset if t.offset >= 0 else "none"
+                    raise Gap(
+                        f"{t.topic}[{t.partition}]: committed is {committed}, the log holds {low} to {high}. Records "
+                        "are gone by retention, or the topic was made anew. See the ledger for what is "
+                        "missing, then set the group's offsets (kafka-consumer-groups.sh --reset-offsets)."
+                    )
+                self._located(t.partition, t.offset, t.metadata or "")
+                where.append(TopicPartition(t.topic, t.partition, start))
+        except KafkaException as error:
+            raise Retriable(f"the group's offsets can't be read: {error.args[0].str()}") from error
+        return where
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and self._away_since is None:
+            self._away_since = time.monotonic()
+
+    # -- reading
+    def away(self) -> str:
+        """-> a sentence when no broker answers, else "". Asks the broker at most once a second."""
+        if self._away_since is None:
+            return ""
+        if time.monotonic() - self._asked_at > 1:
+            self._asked_at = time.monotonic()
+            try:
+                self._consumer.list_topics(self._topic, timeout=0.5)
+                self._away_since = None
+                return ""
+            except KafkaException:
+                pass
+        return "no Kafka broker answers; going on when one does"
+
+    def owned(self) -> list[int]:
+        return sorted(t.partition for t in self._consumer.assignment())
+
+    def fetch(self, limit: int, wait_seconds: float, *, holding: bool) -> list[Message]:
+        """Records, all held under one captured membership.
+
+        holding  records fetched earlier are still held
+        Raises Rebalanced: the group moved meanwhile, nothing may be kept; Gap; KafkaRefused; KafkaException.
+        """
+        before = self._consumer.consumer_group_metadata()
+        messages = self._consumer.consume(limit, wait_seconds)
+        after = self._consumer.consumer_group_metadata()
+        if self._failure is not None:
+            raise self._failure
+        records = []
+        for message in messages:
+            problem = message.error()
+            if problem is None:
+                records.append(message)
+            else:
+                raise_for(problem)
+        foreign = bool(records) and (before != after or generation(after) < 0)
+        if self.moved or foreign or (holding and after != self.membership):
+            raise Rebalanced("the group moved")
+        if records:
+            self.membership = after
+        return records
+
+    def relocate(self) -> None:
+        """Back to what is committed: drop what was fetched, look up positions of all owned partitions, seek there."""
+        self.membership = None
+        self.focus(None)
+        for part in self._locate(self._consumer.assignment()):
+            self._consumer.seek(part)
+        self.moved = False
+
+    def focus(self, partition: int | None) -> None:
+        """Fetch only this partition; None: all."""
+        if partition == self._focused:
+            return
+        owned = self._consumer.assignment()
+        others = [t for t in owned if partition is not None and t.partition != partition]
+        self._consumer.resume([t for t in owned if t not in others])
+        self._consumer.pause(others)
+        self._focused = partition
+
+    def idle(self, seconds: float, stopped: Callable[[], bool]) -> None:
+        """Stay in the group for a while without taking records. What was fetched must be relocated afterwards."""
+        until = time.monotonic() + seconds
+        owned = self._consumer.assignment()
+        self._consumer.pause(owned)
+        try:
+            while not stopped() and (left := until - time.monotonic()) > 0:
+                self._consumer.poll(min(left, 0.2))
+                if self._failure is not None:
+                    raise self._failure
+        finally:
+            still = {t.partition for t in self._consumer.assignment()}
+            self._consumer.resume([t for t in owned if t.partition in still])
+            self._focused = None
+
+    def close(self, deadline_seconds: float) -> bool:
+        """Leave the group, so that operators can reset offsets at once. -> left in time? (close() can hang)"""
+        self._closing = True
+        leaving = threading.Thread(target=self._consumer.close, name="leave-group", daemon=True)
+        leaving.start()
+        leaving.join(deadline_seconds)
+        return not leaving.is_alive()

@@ -1,0 +1,148 @@
+"""A transactional producer: begun lazily, committed with the group's offsets, rebuilt when only the broker knows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import structlog
+from confluent_kafka import KafkaException, Message, Producer, TopicPartition
+
+from ingestcore.kafka import options
+from ingestcore.kafka.errors import KafkaRefused, UnknownOutcome, error_of, is_fenced, is_refused
+from ingestcore.settings import Platform
+from ingestcore.stage import Fenced, Retriable
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+_CALL_SECONDS = 10
+_FULL_QUEUE_WAIT_SECONDS = 0.02
+
+
+class Transactions:
+    """One transactional id. Not thread-safe: one thread begins, produces and commits."""
+
+    def __init__(self, platform: Platform, transactional_id: str) -> None:
+        self._options = options.producer(platform, transactional_id)
+        self._id = transactional_id
+        self._timeout_seconds = platform.transaction_timeout_ms / 1000
+        self._patience_seconds = self._timeout_seconds + 15
+        self._begun: float | None = None
+        self._pending: dict[tuple[str, int], int] = {}
+        self.produced: dict[tuple[str, int], int] = {}
+        """Offset of the last message of a committed transaction, by full topic name and partition."""
+        self.broken = True
+        """There is no producer, or the outcome of its last commit is unknown, or it is fenced: `abort` makes one."""
+        self._producer: Producer | None = None
+
+    @property
+    def open(self) -> bool:
+        return self._begun is not None
+
+    def connect(self) -> None:
+        """A fresh producer under the same id: finishes or aborts whatever the one before left behind, and fences it.
+        Raises Retriable: broker away; KafkaRefused."""
+        self._begun = None
+        self._pending.clear()
+        producer = Producer(self._options)
+        try:
+            producer.init_transactions(self._patience_seconds)
+        except KafkaException as error:
+            cause = error_of(error)
+            if is_refused(cause):
+                raise KafkaRefused(f"Kafka refuses this producer: {cause.str()}") from error
+            raise Retriable(f"no transactional producer {self._id}: {cause.str()}") from error
+        self._producer, self.broken = producer, False
+
+    def _ready(self) -> Producer:
+        if self.broken:
+            self.connect()
+        assert self._producer is not None
+        if self._begun is None:
+            self._producer.begin_transaction()
+            self._begun = time.monotonic()
+        return self._producer
+
+    def send(
+        self, topic: str, value: bytes | None, *, key: bytes | None, partition: int | None, headers: Mapping[str, str]
+    ) -> None:
+        """Produce inside the transaction, which is begun when none is open. Raises KafkaException, Retriable."""
+        producer = self._ready()
+        where: dict[str, Any] = {} if partition is None else {"partition": partition}
+        while True:
+            try:
+                producer.produce(
+                    topic, value, key=key, headers=list(headers.items()), on_delivery=self._delivered, **where
+                )
+                return
+            except BufferError:
+                producer.poll(_FULL_QUEUE_WAIT_SECONDS)
+
+    def _delivered(self, error: object, message: Message) -> None:
+        if error is None:
+            place = (message.topic() or "", message.partition() or 0)
+            self._pending[place] = max(message.offset() or 0, self._pending.get(place, -1))
+
+    def poll(self) -> None:
+        """Serve delivery reports."""
+        if self._producer is not None:
+            self._producer.poll(0)
+
+    def commit(self, offsets: Mapping[tuple[str, int], tuple[int, str]], membership: Any) -> None:
+        """Commit what was produced with the offsets, (full topic name, partition) -> (offset, metadata).
+
+        Raises KafkaException: abort; UnknownOutcome: rebuild; Fenced: another process took this id.
+        """
+        producer = self._ready()
+        producer.flush(self._timeout_seconds)
+        if offsets:
+            at = [TopicPartition(t, p, o, metadata=m) for (t, p), (o, m) in offsets.items()]
+            self._until_done(lambda: producer.send_offsets_to_transaction(at, membership, _CALL_SECONDS))
+        self._until_done(lambda: producer.commit_transaction(_CALL_SECONDS))
+        self._begun = None
+        self.produced |= self._pending
+        self._pending.clear()
+
+    def _until_done(self, call: Callable[[], T]) -> T:
+        """Retriable: the same call again. Abortable: raised as it is. Anything else: the outcome is unknown."""
+        deadline = time.monotonic() + self._patience_seconds
+        while True:
+            try:
+                return call()
+            except KafkaException as error:
+                cause = error_of(error)
+                self._raise_if_fenced(error)
+                if cause.txn_requires_abort():
+                    raise
+                if not cause.retriable() or cause.fatal() or time.monotonic() > deadline:
+                    self.broken = True
+                    raise UnknownOutcome(f"the outcome of a commit is unknown: {cause.str()}") from error
+
+    def _raise_if_fenced(self, error: KafkaException) -> None:
+        """Fenced in a young transaction: another process took the id. In one that outlived its timeout it is merely
+        the broker's own abort, and a new producer goes on."""
+        if is_fenced(error) and self._begun is not None:
+            if time.monotonic() - self._begun < 0.7 * self._timeout_seconds:
+                raise Fenced(
+                    f"another process runs as {self._id}: two replicas need two replica ids (INGEST_REPLICA)"
+                ) from error
+            self.broken = True
+
+    def abort(self) -> None:
+        """Give up what is open. Raises Retriable: broker away (call again); Fenced."""
+        self._pending.clear()
+        if self.open and not self.broken and self._producer is not None:
+            try:
+                self._producer.abort_transaction(_CALL_SECONDS)
+                self._begun = None
+            except KafkaException as error:
+                # A fatal fencing can hide behind a harmless-looking time-out or state error.
+                log.warning("abort failed, making a new producer", error=error_of(error).str())
+                self._raise_if_fenced(error)
+                self.broken = True
+        if self.broken:
+            if self._producer is not None:
+                self._producer.purge()
+            self.connect()

@@ -1,0 +1,418 @@
+"""The one loop: reads inputs, runs a stage, commits its steps. Does not know which stage it runs.
+
+Order of every commit: settle -> produce (outputs, dead letters, ledger) -> offsets with resume tokens -> commit. After
+an abort, a fence, a rebalance or an unknown outcome everything since the last commit is dropped, here and in the stage,
+and read again from what is committed.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import structlog
+from confluent_kafka import KafkaException
+
+from ingestcore.kafka.errors import Rebalanced, error_of
+from ingestcore.kafka.group import GroupMember
+from ingestcore.kafka.reading import as_input
+from ingestcore.kafka.transactions import Transactions
+from ingestcore.messages.objects import ObjectFacts
+from ingestcore.observe.health import Health
+from ingestcore.reasons import Reason
+from ingestcore.runtime.access import Topics
+from ingestcore.runtime.gauges import StageGauges
+from ingestcore.runtime.isolation import Isolation
+from ingestcore.runtime.progress import Progress
+from ingestcore.runtime.recording import Delivery, LedgerBook, dead_letter, headers, rows_of
+from ingestcore.settings import Platform
+from ingestcore.stage import (
+    At,
+    Fate,
+    Fenced,
+    Gap,
+    Input,
+    Line,
+    NewerFormat,
+    OperatorNeeded,
+    Origin,
+    Reject,
+    Retriable,
+    Stage,
+    Step,
+    Unbalanced,
+    check,
+)
+from ingestcore.topics import topic_name
+
+log = structlog.get_logger(__name__)
+
+_FETCH_RECORDS = 16
+_IDLE_WAIT_SECONDS = 0.05
+_BUSY_WAIT_SECONDS = 0.004
+_POLL_EVERY_SECONDS = 0.5
+_FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 0.1, 10.0
+_FATAL = (Unbalanced, Gap, Fenced, NewerFormat)
+_NOT_THE_INPUTS_FAULT = (Retriable, OperatorNeeded, KafkaException, OSError, MemoryError)
+
+
+class StageRunner:
+    """Runs one stage on one topic until `stop` is set or something fatal is raised."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        service: str,
+        instance: str,
+        consumes: str,
+        platform: Platform,
+        topics: Topics,
+        transactions: Transactions,
+        gauges: StageGauges,
+        health: Health,
+        stop: threading.Event,
+    ) -> None:
+        self._stage, self._service, self._consumes, self._platform = stage, service, consumes, platform
+        self._topics, self._tx, self._gauges, self._health, self._stop = topics, transactions, gauges, health, stop
+        self._input_topic = topic_name(platform.topic_prefix, consumes)
+        self._progress = Progress()
+        self._isolation = Isolation(time.monotonic)
+        self._book = LedgerBook(service, instance, platform.replica)
+        self._member = GroupMember(
+            platform, self._input_topic, platform.group(instance), self._on_located, self._on_left
+        )
+        self._topic_ids: dict[str, str] = {}
+        self._dlq_partitions = 0
+        self._polled_at = 0.0
+        # The first turn makes the producer, which fences an elder process of the same replica id.
+        self._needs_rollback = True
+        self._forget_held()
+
+    def _forget_held(self) -> None:
+        """Nothing is held, nothing is uncommitted."""
+        self._queue: deque[Input] = deque()
+        self._aside: list[Input] = []
+        self._jobs: dict[At, Iterator[Step | None]] = {}
+        self._held: dict[At, Delivery] = {}
+        self._finished: list[At] = []
+        self._condemned: list[At] = []
+        self._seen_first: list[str] = []
+        self._at_work: At | None = None
+        self._size_bytes, self._since = 0, None
+        self._book.clear()
+
+    _since: float | None
+
+    # -- positions
+    def _on_located(self, partition: int, offset: int, metadata: str) -> None:
+        self._progress.assign((self._consumes, partition), offset, metadata)
+
+    def _on_left(self, partition: int) -> None:
+        self._progress.forget((self._consumes, partition))
+        self._topics.forget(partition)
+
+    # -- the loop
+    def run(self) -> None:
+        """Until stopped, then drain. Raises Unbalanced, Gap, Fenced, NewerFormat."""
+        backoff = _FIRST_BACKOFF_SECONDS
+        while not self._stop.is_set():
+            try:
+                if self._needs_rollback:
+                    self._roll_back()
+                self._turn()
+                self._health.beat()
+                backoff = _FIRST_BACKOFF_SECONDS
+            except _FATAL:
+                self._abandon()
+                raise
+            except Rebalanced:
+                self._gauges.rebalanced()
+                self._needs_rollback = True
+            except Exception as error:
+                self._suspect(error)
+                self._needs_rollback = True
+                self._gauges.failed(error)
+                self._wait(random.uniform(backoff / 2, backoff))
+                backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
+        self._drain()
+
+    def _suspect(self, error: Exception) -> None:
+        """Say what is awaited, or note which input may be at fault."""
+        if isinstance(error, _NOT_THE_INPUTS_FAULT):
+            text = error_of(error).str() if isinstance(error, KafkaException) else str(error)
+            if isinstance(error, KafkaException):
+                log.info("rolling back", reason=text)
+            else:
+                self._health.waiting(text)
+            return
+        alone = self._isolation.alone and len(self._held) <= 1
+        at = self._at_work
+        if at is None and alone:
+            at = next(iter(self._held), None)
+        log.error(
+            "unexpected failure, trying inputs one by one",
+            offset=at and at.offset,
+            partition=at and at.partition,
+            exc_info=error,
+        )
+        self._isolation.failed(at, repr(error), alone=alone)
+
+    def _wait(self, seconds: float) -> None:
+        try:
+            self._member.idle(seconds, self._stop.is_set)
+        except (Retriable, KafkaException) as error:
+            log.debug("while waiting", error=str(error))
+            self._stop.wait(seconds)
+
+    def _turn(self) -> None:
+        self._admit()
+        advanced = self._advance()
+        now = time.monotonic()
+        due = self._since is not None and now - self._since >= self._platform.commit_seconds
+        careful = self._isolation.alone and self._since is not None and not self._jobs
+        if due or careful or self._size_bytes >= self._platform.commit_bytes:
+            self._commit(final=careful)
+            self._health.ready()
+        self._tx.poll()
+        if not (self._held or self._queue or self._aside):
+            self._at_rest()
+        elif not advanced and self._queue:
+            time.sleep(_BUSY_WAIT_SECONDS)
+
+    def _at_rest(self) -> None:
+        """Nothing to do: say whether that is because Kafka is away."""
+        away = self._member.away()
+        if away:
+            self._health.waiting(away)
+        elif self._topic_ids:
+            self._health.ready()
+
+    # -- taking inputs
+    def _admit(self) -> None:
+        if not self._queue or time.monotonic() - self._polled_at > _POLL_EVERY_SECONDS:
+            self._fetch()
+        alone = self._isolation.alone
+        limit = 1 if alone else self._stage.concurrency
+        if alone and self._aside and not self._held:
+            self._reconsider()
+        while self._queue and len(self._jobs) < limit and not (alone and self._held):
+            place = self._queue[0].at[:2]
+            running = sum(1 for at in self._jobs if at[:2] == place)
+            if not self._progress.has_room(place, running):
+                break
+            input = self._queue.popleft()
+            if self._isolation.exhausted(input.at):
+                self._aside.append(input)
+            else:
+                self._start(input, self._stage.process(input, self._progress.mark(input.at).token))
+
+    def _fetch(self) -> None:
+        idle = not self._jobs and not self._queue
+        wait = _IDLE_WAIT_SECONDS if idle else (0.0 if self._queue else _BUSY_WAIT_SECONDS)
+        limit = 1 if self._queue or self._isolation.alone else _FETCH_RECORDS
+        holding = bool(self._queue or self._held or self._aside or self._since is not None)
+        self._polled_at = time.monotonic()
+        for message in self._member.fetch(limit, wait, holding=holding):
+            input = as_input(message, self._consumes)
+            if self._progress.admit(input.at, input.key) is None:
+                self._since = self._since or time.monotonic()
+            else:
+                self._queue.append(input)
+
+    def _start(self, input: Input, job: Iterator[Step | None]) -> None:
+        mark = self._progress.mark(input.at)
+        self._held[input.at] = Delivery(input, mark.pass_id, mark.entries)
+        self._jobs[input.at] = job
+        self._size_bytes += len(input.value)
+        self._since = self._since or time.monotonic()
+        self._gauges.took(input)
+
+    def _reconsider(self) -> None:
+        """Dead-letter inputs set aside that are poison by now."""
+        for input in list(self._aside):
+            why = self._isolation.poison(input.at)
+            if why is not None:
+                self._aside.remove(input)
+                self._condemned.append(input.at)
+                log.error(
+                    "input dead-lettered: it failed alone while others passed",
+                    partition=input.at.partition,
+                    offset=input.at.offset,
+                    error=why,
+                )
+                self._start(input, iter([_condemn(input, self._service, why)]))
+                return
+        stuck = self._isolation.stuck()
+        if stuck:
+            self._health.waiting(stuck)
+
+    # -- running the stage
+    def _advance(self) -> bool:
+        """One step of every open job. -> did any yield one?"""
+        advanced = False
+        for at, job in list(self._jobs.items()):
+            self._at_work = at
+            try:
+                step = next(job)
+            except StopIteration:
+                del self._jobs[at]
+                advanced = True
+                continue
+            if step is not None:
+                advanced = True
+                self._take(step)
+        self._at_work = None
+        return advanced
+
+    def _take(self, step: Step) -> None:
+        """Check a step, note its progress, produce what it carries."""
+        check(step)
+        rows = rows_of(step.tally)
+        deliveries = [self._held[at] for at in step.covers]
+        for at, delivery in zip(step.covers, deliveries, strict=True):
+            total = self._progress.note(at, rows.get(at, 0), step.resume)
+            if total is not None:
+                if delivery.rows not in (None, total):
+                    raise Unbalanced(f"{at}: {total} rows settled, {delivery.rows} promised")
+                self._finished.append(at)
+        self._book.add(step)
+        added = headers(step, deliveries, _now())
+        for emit in step.emits:
+            self._send(
+                emit.topic, emit.value, emit.key, emit.partition, {**emit.headers, "rows": str(emit.rows), **added}
+            )
+        for reject in step.rejects:
+            self._send_letter(reject, added)
+        if deliveries:
+            self._seen_first.append(added["first_seen"])
+        self._gauges.stepped(step)
+
+    def _send(self, topic: str, value: bytes, key: bytes | None, partition: int | None, named: dict[str, str]) -> None:
+        self._since = self._since or time.monotonic()
+        self._tx.send(
+            topic_name(self._platform.topic_prefix, topic), value, key=key, partition=partition, headers=named
+        )
+        self._size_bytes += len(value)
+
+    def _send_letter(self, reject: Reject, added: dict[str, str]) -> None:
+        letter = dead_letter(reject, self._service, self._input_topic, added["first_seen"])
+        partition = int(letter.id[:8], 16) % self._dlq_partitions
+        self._send("dlq", letter.raw, bytes.fromhex(letter.id), partition, {**added, **letter.headers(), "rows": "1"})
+
+    # -- commit and rollback
+    def _commit(self, *, final: bool) -> None:
+        started = time.monotonic()
+        for step in self._stage.settle(final=final):
+            self._take(step)
+        for record in self._book.records(self._held, self._topic_ids):
+            self._send("ledger", record.encode(), record.origin.id.encode(), None, {"format": "1", "rows": "0"})
+        self._count_entries()
+        offsets = self._progress.commit() if self._member.membership is not None else {}
+        if offsets or self._tx.open:
+            named = {(self._input_topic, p): where for (_, p), where in offsets.items()}
+            self._tx.commit(named, self._member.membership)
+            self._stage.committed()
+            self._after_commit(started)
+        self._size_bytes, self._since = 0, (time.monotonic() if self._held else None)
+        self._book.clear()
+
+    def _count_entries(self) -> None:
+        """The next entry of an input still open gets the next sequence number, also after a crash."""
+        for at in self._book.inputs():
+            if at not in self._finished:
+                self._held[at].sequence += 1
+                self._progress.mark(at).entries = self._held[at].sequence
+
+    def _after_commit(self, started: float) -> None:
+        for at in self._finished:
+            del self._held[at]
+        for at in self._condemned:
+            self._isolation.condemned(at)
+        passed = [at for at in self._finished if at not in self._condemned]
+        if passed or not self._condemned:
+            self._isolation.passed(passed)
+        self._gauges.committed(time.monotonic() - started, self._seen_first, len(self._held) + len(self._queue))
+        self._finished, self._condemned, self._seen_first = [], [], []
+        self._member.focus(self._isolation.focus())
+
+    def _roll_back(self) -> None:
+        """Forget everything since the last commit: jobs, transaction, the stage's memory; back to what is committed."""
+        for job in self._jobs.values():
+            close = getattr(job, "close", None)
+            if close:
+                close()
+        rebuilt = self._tx.broken
+        self._forget_held()
+        self._tx.abort()
+        self._stage.aborted()
+        lost, self._member.lost = self._member.lost, set()
+        if lost:
+            self._stage.revoked(sorted(lost))
+        self._member.relocate()
+        self._member.focus(self._isolation.focus())
+        if rebuilt:
+            # Only after relocate: state must not be older than the offsets.
+            self._member.fresh |= set(self._member.owned())
+        self._restore_fresh()
+        self._needs_rollback = False
+
+    def _restore_fresh(self) -> None:
+        """Stage state of partitions that came. Raises Retriable: called again."""
+        fresh = sorted(self._member.fresh)
+        if not fresh and self._topic_ids:
+            return
+        self._topic_ids = {self._consumes: self._topics.topic_id(self._consumes)}
+        self._dlq_partitions = self._dlq_partitions or self._topics.partitions("dlq")
+        self._stage.assigned(fresh)
+        self._member.fresh -= set(fresh)
+        self._health.ready()
+
+    # -- the end
+    def _drain(self) -> None:
+        """Settle and commit what is held, leave the group, within the deadline."""
+        self._health.draining()
+        deadline = time.monotonic() + self._platform.drain_seconds
+        if not self._needs_rollback:
+            try:
+                self._commit(final=True)
+            except Exception as error:
+                log.warning("the last commit failed; the next owner redoes it", error=error)
+        for job in self._jobs.values():
+            close = getattr(job, "close", None)
+            if close:
+                close()
+        if not self._member.close(max(1.0, deadline - time.monotonic())):
+            log.warning("the group could not be left in time; its session will expire")
+
+    def _abandon(self) -> None:
+        """Leave at once after something fatal: nothing of it may be committed."""
+        self._member.close(3.0)
+
+
+def _condemn(input: Input, service: str, why: str) -> Step:
+    """-> the step that dead-letters a poison input whole."""
+    facts = ObjectFacts.decode(input.headers["object"]) if "object" in input.headers else None
+    place = f"{input.at.topic}/{input.at.partition}/{input.at.offset}"
+    origin = Origin.of(facts) if facts else Origin(place, "default", "", input.headers.get("dataset", ""), "")
+    rows = input.rows or 0
+    reject = Reject(
+        at=input.at,
+        origin=origin,
+        raw=input.value,
+        reason=Reason.INTERNAL_ERROR,
+        message=f"{service} failed on this input three times while others passed: {why}",
+        rows=rows,
+        object=facts,
+        facts={"error": why, "rows": str(rows)},
+        reentry=input.at.topic,
+    )
+    return Step((input.at,), (Line(input.at, origin, Fate.REJECTED, rows),), rejects=(reject,))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,253 @@
+"""One service as a process: settings, logs, admin port, waits for what it needs, runs, drains, exit code."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+import structlog
+from pydantic import ValidationError
+
+from ingestcore.datasets.registry import Registry
+from ingestcore.datasets.spec import ParquetSink, S3Source
+from ingestcore.observe import admin, logs
+from ingestcore.observe.health import Health
+from ingestcore.observe.metrics import Metrics
+from ingestcore.runtime.service import Context, Service, discover
+from ingestcore.settings import Platform, replica_of
+from ingestcore.stage import Fenced, Gap, NewerFormat, OperatorNeeded, Retriable, Unbalanced
+from ingestcore.stores.objects import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+EXIT_CONFIGURATION = 2
+"""Only an operator can mend it: not worth a restart."""
+EXIT_STOPPED = 3
+"""A gap, an unbalanced step or a newer format: stopped so that nothing is lost."""
+EXIT_FENCED = 4
+"""Another process does this work."""
+
+_LOOK_SECONDS = 1.0
+_T = TypeVar("_T")
+
+
+class Misconfigured(OperatorNeeded):
+    """Settings or arguments."""
+
+
+def run_service(
+    name: str, *, replica: str | None = None, instance: str | None = None, overrides: Mapping[str, str] | None = None
+) -> int:
+    """Run one service until SIGTERM or SIGINT. -> exit code.
+
+    instance   the sink, for services that run once per sink
+    overrides  settings as environment variables, which win over the environment
+    """
+    os.environ.update(overrides or {})
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        service = _find(name, instance)
+        platform = _settings(Platform, replica=replica or replica_of())
+        settings = _settings(service.settings)
+        who = instance or service.name
+        logs.configure(platform.log_level, platform.log_format, service=who, replica=platform.replica)
+    except (Misconfigured, ValueError) as error:
+        print(f"ingest {name}: {error}", flush=True)
+        return EXIT_CONFIGURATION
+    health, metrics = Health(), Metrics()
+    try:
+        _serve_admin(platform, health, metrics)
+        return _Process(service, who, platform, settings, health, metrics, stop).run()
+    except (OperatorNeeded, ValueError) as error:
+        return _fail(health, str(error), EXIT_CONFIGURATION)
+    except (Gap, Unbalanced, NewerFormat) as error:
+        return _fail(health, f"{type(error).__name__}: {error}", EXIT_STOPPED)
+    except Fenced as error:
+        return _fail(health, str(error), EXIT_FENCED)
+
+
+def _find(name: str, instance: str | None) -> Service:
+    services = discover()
+    if name not in services:
+        raise Misconfigured(f"no such service; there are: {', '.join(sorted(services))}")
+    service = services[name]
+    if service.per == "sink" and not instance:
+        raise Misconfigured("runs once per sink: say which (--sink NAME)")
+    return service
+
+
+def _settings(kind: type[_T], **given: Any) -> _T:
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise Misconfigured("settings: " + "; ".join(lines)) from error
+
+
+def _serve_admin(platform: Platform, health: Health, metrics: Metrics) -> None:
+    try:
+        server = admin.serve(platform.admin_host, platform.admin_port, health, metrics)
+    except OSError as error:
+        raise Misconfigured(f"admin port {platform.admin_host}:{platform.admin_port}: {error.strerror}") from error
+    run_file = os.environ.get("INGEST_RUN_FILE")
+    if run_file:
+        path = Path(run_file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(orjson.dumps({"pid": os.getpid(), "port": server.server_port}))
+        temporary.replace(path)
+
+
+def _fail(health: Health, message: str, code: int) -> int:
+    health.failed(message)
+    return code
+
+
+class _Process:
+    """The parts of a running service, put together once Kafka answers."""
+
+    def __init__(
+        self,
+        service: Service,
+        instance: str,
+        platform: Platform,
+        settings: Any,
+        health: Health,
+        metrics: Metrics,
+        stop: threading.Event,
+    ) -> None:
+        self._service, self._instance, self._platform, self._settings = service, instance, platform, settings
+        self._health, self._metrics, self._stop = health, metrics, stop
+
+    def run(self) -> int:
+        from ingestcore.kafka.config_topic import Follower
+        from ingestcore.kafka.transactions import Transactions
+        from ingestcore.runtime.access import Topics
+        from ingestcore.runtime.gauges import StageGauges
+
+        state = self._own_state_folder()
+        follower = Follower(self._platform)
+        try:
+            self._when_ready(self._check_topics)
+            specs = self._when_ready(follower.start)
+            consumes = self._when_ready(lambda: self._input_topic(specs))
+            group = self._platform.group(self._instance)
+            transactions = Transactions(self._platform, f"{group}-{self._platform.replica}")
+            topics = Topics(self._platform, transactions)
+            context = Context(
+                self._platform, self._settings, self._instance, specs, topics, self._metrics, state, self._open_store
+            )
+            built = self._when_ready(lambda: self._service.build(context))
+            gauges = StageGauges(self._metrics, self._instance)
+            self._health.explain("progress", lambda: {"lag_seconds": gauges.lag_seconds, "rows": gauges.totals})
+            details = getattr(built, "status", None)
+            if details:
+                self._health.explain(self._service.name, details)
+            if consumes is None:
+                self._run_sources(built, specs, gauges)
+            else:
+                self._run_stage(built, consumes, topics, transactions, gauges)
+        except _Stopped:
+            pass
+        finally:
+            follower.stop()
+        log.info("ended")
+        return 0
+
+    def _run_stage(self, stage: Any, consumes: str, topics: Any, transactions: Any, gauges: Any) -> None:
+        from ingestcore.runtime.loop import StageRunner
+
+        StageRunner(
+            stage,
+            service=self._service.name,
+            instance=self._instance,
+            consumes=consumes,
+            platform=self._platform,
+            topics=topics,
+            transactions=transactions,
+            gauges=gauges,
+            health=self._health,
+            stop=self._stop,
+        ).run()
+
+    def _run_sources(self, open_source: Any, specs: Registry, gauges: Any) -> None:
+        from ingestcore.runtime.source import SourceRunner
+
+        SourceRunner(
+            open_source,
+            service=self._service.name,
+            platform=self._platform,
+            specs=specs,
+            gauges=gauges,
+            health=self._health,
+            stop=self._stop,
+        ).run()
+
+    def _check_topics(self) -> None:
+        from ingestcore.kafka.admin import check_topics
+
+        used = {"config", "ledger", "dlq", *self._service.produces}
+        if self._service.consumes:
+            used.add(self._service.consumes)
+        check_topics(self._platform, tuple(sorted(used)))
+
+    def _input_topic(self, specs: Registry) -> str | None:
+        """A sink's spec says what it reads."""
+        if self._service.per != "sink":
+            return self._service.consumes
+        return specs.sink(self._instance).from_
+
+    def _own_state_folder(self) -> Path:
+        """This replica's own folder. The lock is held by the process: it goes with it, however it ends."""
+        from ingestcore.stores.temp import sweep
+
+        folder = self._platform.state_dir / f"{self._instance}-{self._platform.replica}"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(folder / ".lock", "w")  # noqa: SIM115 - held for as long as the process lives
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() > deadline or self._stop.is_set():
+                    raise Fenced(
+                        f"{folder} is in use by another process: two replicas need two replica ids (INGEST_REPLICA)"
+                    ) from error
+                time.sleep(0.1)
+        sweep(self._platform.state_dir, self._platform.temp_max_age_seconds)
+        return folder
+
+    def _open_store(self, spec: S3Source | ParquetSink | None) -> ObjectStore:
+        from ingestcore.stores.s3 import open_store
+
+        return open_store(
+            endpoint_url=(spec.endpoint_url if spec else None) or self._platform.s3_endpoint_url,
+            region=spec.region if spec else None,
+            path_style=spec.path_style if spec else None,
+            access_key_id=spec.access_key_id if spec else None,
+            secret_access_key=spec.secret_access_key if spec else None,
+        )
+
+    def _when_ready(self, call: Any) -> Any:
+        """Call until what it needs is there; say once what is awaited. Raises _Stopped."""
+        while not self._stop.is_set():
+            try:
+                return call()
+            except Retriable as error:
+                self._health.waiting(str(error))
+                self._stop.wait(_LOOK_SECONDS)
+        raise _Stopped
+
+
+class _Stopped(Exception):
+    """Asked to end while still waiting."""

@@ -1,0 +1,129 @@
+"""What the runtime adds to a step on its way to Kafka: ledger records, dead letters, headers. Pure."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from ingestcore.messages.dead_letters import DeadLetter
+from ingestcore.messages.ledger import Entry, LedgerRecord
+from ingestcore.stage import At, Fate, Input, Line, Origin, Reject, Step
+from ingestcore.topics import FORMAT
+
+_ENTRIES_PER_RECORD: Final = 1_000
+"""About 250 KB; the topic takes 1 MiB."""
+
+
+class LedgerBook:
+    """Ledger lines of one commit, gathered per origin and input."""
+
+    def __init__(self, stage: str, instance: str, replica: str) -> None:
+        self._who = (stage, instance, replica)
+        self._fates: dict[tuple[Origin, At], dict[Fate, tuple[int, int]]] = {}
+        self._finished: set[At] = set()
+
+    def add(self, step: Step) -> None:
+        for line in step.tally:
+            fates = self._fates.setdefault((line.origin, line.at), {})
+            rows, nbytes = fates.get(line.fate, (0, 0))
+            fates[line.fate] = (rows + line.rows, nbytes + line.nbytes)
+        if step.resume is None:
+            self._finished.update(step.covers)
+
+    def records(self, delivery: Mapping[At, Delivery], topic_ids: Mapping[str, str]) -> list[LedgerRecord]:
+        """-> records of one origin each.
+
+        delivery   what the runtime knows of each input of this commit
+        topic_ids  by logical topic; a source's name is its own id
+        """
+        by_origin: dict[Origin, list[Entry]] = defaultdict(list)
+        for (origin, at), fates in self._fates.items():
+            known = delivery[at]
+            by_origin[origin].append(
+                Entry(
+                    topic=at.topic,
+                    topic_id=topic_ids.get(at.topic, at.topic),
+                    partition=at.partition,
+                    offset=at.offset,
+                    pass_id=known.pass_id,
+                    upstream=known.upstream,
+                    sequence=known.sequence,
+                    last=at in self._finished,
+                    fates=fates,
+                )
+            )
+        return [
+            LedgerRecord(*self._who, origin, tuple(entries[i : i + _ENTRIES_PER_RECORD]))
+            for origin, entries in by_origin.items()
+            for i in range(0, len(entries), _ENTRIES_PER_RECORD)
+        ]
+
+    def inputs(self) -> set[At]:
+        """Inputs this commit has entries of."""
+        return {at for _, at in self._fates}
+
+    def clear(self) -> None:
+        self._fates.clear()
+        self._finished.clear()
+
+
+class Delivery:
+    """One input as it is being worked on: what headers and ledger entries need of it."""
+
+    __slots__ = ("first_seen", "pass_id", "rows", "sequence", "traceparent", "upstream")
+
+    def __init__(self, input: Input, pass_id: str, sequence: int) -> None:
+        self.rows = input.rows
+        self.pass_id = pass_id
+        self.sequence = sequence
+        self.upstream = input.headers.get("pass", "")
+        self.first_seen = input.headers.get("first_seen", "")
+        self.traceparent = input.headers.get("traceparent", "")
+
+
+def headers(step: Step, deliveries: Iterable[Delivery], now_iso: str) -> dict[str, str]:
+    """-> headers every message of a step carries: format, first_seen (earliest of the covers), traceparent (of the
+    first cover's trace, with a span of its own), pass (of a step that covers one input)."""
+    known = list(deliveries)
+    first_seen = min((d.first_seen for d in known if d.first_seen), default=now_iso)
+    parent = next((d.traceparent for d in known if d.traceparent), "")
+    trace = parent.split("-")[1] if parent.count("-") == 3 else os.urandom(16).hex()
+    added = {
+        "format": str(FORMAT),
+        "first_seen": first_seen,
+        "traceparent": f"00-{trace}-{os.urandom(8).hex()}-01",
+    }
+    if len(known) == 1:
+        added["pass"] = known[0].pass_id
+    return added
+
+
+def dead_letter(reject: Reject, stage: str, topic: str, first_seen: str) -> DeadLetter:
+    """-> the letter of a reject; `topic` is the full name of its input's topic."""
+    return DeadLetter(
+        raw=reject.raw,
+        reason=reject.reason,
+        message=reject.message,
+        stage=stage,
+        topic=topic,
+        partition=reject.at.partition,
+        offset=reject.at.offset,
+        origin=reject.origin.id,
+        rows=reject.rows,
+        nbytes=reject.nbytes,
+        object=reject.object,
+        facts=reject.facts,
+        reentry=reject.reentry,
+        audience=reject.audience,
+        first_seen=first_seen,
+    )
+
+
+def rows_of(tally: Iterable[Line]) -> dict[At, int]:
+    """-> rows of a tally by input."""
+    total: dict[At, int] = defaultdict(int)
+    for line in tally:
+        total[line.at] += line.rows
+    return total

@@ -1,0 +1,177 @@
+"""Runs sources: a thread and a transactional producer for each source of the configuration, followed live.
+
+The transactional id is the source's, so Kafka fences a second instance. A step's messages commit first, then the
+source's own checkpoint moves: what a crash in between repeats counts once downstream.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaException
+
+from ingestcore.datasets.registry import Registry
+from ingestcore.kafka.errors import error_of
+from ingestcore.kafka.transactions import Transactions
+from ingestcore.observe.health import Health
+from ingestcore.runtime.gauges import StageGauges
+from ingestcore.runtime.recording import headers
+from ingestcore.runtime.service import OpenSource
+from ingestcore.settings import Platform
+from ingestcore.stage import Fenced, Retriable, Source, Step, check
+from ingestcore.topics import topic_name
+
+log = structlog.get_logger(__name__)
+
+_FOLLOW_SECONDS = 0.5
+_NOTHING_READY_SECONDS = 0.02
+_FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 0.2, 10.0
+
+
+class SourceRunner:
+    """All sources of one service."""
+
+    def __init__(
+        self,
+        open_source: OpenSource,
+        *,
+        service: str,
+        platform: Platform,
+        specs: Registry,
+        gauges: StageGauges,
+        health: Health,
+        stop: threading.Event,
+    ) -> None:
+        self._open, self._service, self._platform, self._specs = open_source, service, platform, specs
+        self._gauges, self._health, self._stop = gauges, health, stop
+        self._running: dict[str, _Running] = {}
+        health.explain("adapters", self._adapters)
+
+    def _adapters(self) -> Mapping[str, Any]:
+        return {name: running.status() for name, running in self._running.items()}
+
+    def run(self) -> None:
+        """Follow the configuration until stopped; then end every source."""
+        while not self._stop.is_set():
+            self._follow()
+            reasons = [f"{name}: {r.waiting_for}" for name, r in self._running.items() if r.waiting_for]
+            if reasons:
+                self._health.waiting("; ".join(reasons))
+            else:
+                self._health.ready()
+            self._health.beat()
+            self._stop.wait(_FOLLOW_SECONDS)
+        self._health.draining()
+        for running in self._running.values():
+            running.end()
+        for running in self._running.values():
+            running.join(self._platform.drain_seconds)
+
+    def _follow(self) -> None:
+        wanted = self._specs.sources()
+        for name in [name for name in self._running if name not in wanted]:
+            log.info("source removed", source=name)
+            self._running.pop(name).end()
+        for name, spec in wanted.items():
+            if name not in self._running:
+                log.info("source started", source=name, tenant=spec.tenant)
+                transactions = Transactions(self._platform, f"{self._platform.group('source')}-{spec.tenant}-{name}")
+                self._running[name] = _Running(name, self._open(name), transactions, self._platform, self._gauges)
+
+
+class _Running:
+    """One source in its thread."""
+
+    def __init__(
+        self, name: str, source: Source, transactions: Transactions, platform: Platform, gauges: StageGauges
+    ) -> None:
+        self.waiting_for = ""
+        self._name, self._source, self._tx, self._platform, self._gauges = name, source, transactions, platform, gauges
+        self._ended = threading.Event()
+        self._term: object = None
+        self._thread = threading.Thread(target=self._run, name=f"source-{name}", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def join(self, seconds: float) -> None:
+        self._thread.join(seconds)
+
+    def status(self) -> Mapping[str, Any]:
+        own = getattr(self._source, "status", None)
+        return {"waiting_for": self.waiting_for} | (dict(own()) if own else {})
+
+    def _run(self) -> None:
+        structlog.contextvars.bind_contextvars(source=self._name)
+        backoff = _FIRST_BACKOFF_SECONDS
+        while not self._ended.is_set():
+            try:
+                self._pass()
+                self.waiting_for, backoff = "", _FIRST_BACKOFF_SECONDS
+                self._ended.wait(self._source.pause_seconds())
+            except Exception as error:
+                self._say(error)
+                self._gauges.failed(error)
+                self._give_up_transaction()
+                self._ended.wait(random.uniform(backoff / 2, backoff))
+                backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
+
+    def _say(self, error: Exception) -> None:
+        text = error_of(error).str() if isinstance(error, KafkaException) else str(error)
+        if text == self.waiting_for:
+            return
+        self.waiting_for = text
+        if isinstance(error, Retriable | KafkaException | OSError):
+            log.warning("source waits", reason=text)
+        elif isinstance(error, Fenced):
+            log.warning("another instance took this source over", reason=text)
+            self._tx.broken = True
+        else:
+            log.error("source failed, trying again", exc_info=error)
+
+    def _give_up_transaction(self) -> None:
+        try:
+            self._tx.abort()
+        except (Retriable, Fenced, KafkaException) as error:
+            self._tx.broken = True
+            log.debug("abort failed", error=str(error))
+
+    def _pass(self) -> None:
+        scan = self._source.scan()
+        try:
+            for step in scan:
+                if self._ended.is_set():
+                    return
+                if self._source.term != self._term:
+                    # Ours anew: a fresh producer fences whoever held the source before.
+                    self._tx.connect()
+                    self._term = self._source.term
+                if step is None:
+                    self._ended.wait(_NOTHING_READY_SECONDS)
+                else:
+                    self._take(step)
+        finally:
+            close = getattr(scan, "close", None)
+            if close:
+                close()
+
+    def _take(self, step: Step) -> None:
+        check(step)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        for emit in step.emits:
+            named = {**emit.headers, "rows": str(emit.rows), **headers(Step((), ()), (), now)}
+            if not emit.rows:
+                # An object's rows are not counted yet: no promise.
+                del named["rows"]
+            topic = topic_name(self._platform.topic_prefix, emit.topic)
+            self._tx.send(topic, emit.value, key=emit.key, partition=emit.partition, headers=named)
+        if self._tx.open:
+            self._tx.commit({}, None)
+        self._source.acknowledged(step.resume)
+        self._gauges.stepped(step)

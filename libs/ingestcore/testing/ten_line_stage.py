@@ -1,0 +1,77 @@
+"""A stage of ten lines as a process of its own, to show what the runtime gives any stage.
+
+    python -m ingestcore.testing.ten_line_stage REPLICA [poison|freeze FILE]
+
+Reads `objects`, emits the value to `blocks`. With `poison` a value of `poison` raises; with `freeze` the process stops
+itself once (SIGSTOP) with records in hand and touches FILE.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from ingestcore.stage import Emit, Fate, Input, Line, Origin, Stateless, Step
+
+ORIGIN = Origin("o", "default", "test", "test@1", "s3://test/o")
+
+
+class Copy(Stateless):
+    """The ten lines."""
+
+    def process(self, input: Input, resume: str | None) -> Iterator[Step | None]:
+        if input.value == b"poison":
+            raise ValueError("poison")
+        emit = Emit("blocks", input.value, rows=1, partition=0)
+        yield Step((input.at,), (Line(input.at, ORIGIN, Fate.EMITTED, 1),), (emit,))
+
+
+class Freezing(Copy):
+    """Stops itself once, from the tenth record on, with records in hand."""
+
+    def __init__(self, marker: Path) -> None:
+        self._marker = marker
+
+    def process(self, input: Input, resume: str | None) -> Iterator[Step | None]:
+        if input.at.offset >= 10 and not self._marker.exists():
+            self._marker.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        yield from super().process(input, resume)
+
+
+def main() -> None:
+    from ingestcore.kafka.transactions import Transactions
+    from ingestcore.observe import logs
+    from ingestcore.observe.health import Health
+    from ingestcore.observe.metrics import Metrics
+    from ingestcore.runtime.access import Topics
+    from ingestcore.runtime.gauges import StageGauges
+    from ingestcore.runtime.loop import StageRunner
+    from ingestcore.settings import Platform
+
+    replica, *how = sys.argv[1:]
+    platform = Platform(replica=replica)
+    logs.configure("INFO", "console", replica=replica)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    transactions = Transactions(platform, f"{platform.group('copy')}-{replica}")
+    StageRunner(
+        Freezing(Path(how[1])) if how[:1] == ["freeze"] else Copy(),
+        service="copy",
+        instance="copy",
+        consumes="objects",
+        platform=platform,
+        topics=Topics(platform, transactions),
+        transactions=transactions,
+        gauges=StageGauges(Metrics(), "copy"),
+        health=Health(),
+        stop=stop,
+    ).run()
+
+
+if __name__ == "__main__":
+    main()
