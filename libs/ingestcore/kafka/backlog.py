@@ -15,7 +15,7 @@ from ingestcore.kafka import options
 from ingestcore.kafka.admin import committed, end_offsets, open_admin
 from ingestcore.kafka.errors import raise_for
 from ingestcore.settings import Platform
-from ingestcore.stage import Retriable
+from ingestcore.stage import Gap, Retriable
 from ingestcore.topics import topic_name
 
 _TIMEOUT_SECONDS: Final = 20.0
@@ -77,7 +77,7 @@ def _ends(admin: AdminClient, names: set[str]) -> dict[Place, int]:
 
 def _last_records(platform: Platform, starts: Mapping[Place, int], ends: Mapping[Place, int]) -> dict[Place, int]:
     """-> offset after the last committed record from `starts` on; the start itself where there is none. Partitions
-    whose end was not reached in time are left out."""
+    whose end was not reached in time are left out, all of them where a group waits at an offset that is gone."""
     if not starts:
         return {}
     found = dict(starts)
@@ -97,6 +97,8 @@ def _last_records(platform: Platform, starts: Mapping[Place, int], ends: Mapping
             for at in reader.position([TopicPartition(*place) for place in open_places]):
                 if at.offset >= ends[at.topic, at.partition]:
                     open_places.discard((at.topic, at.partition))
+    except Gap:
+        return {}
     except KafkaException as error:
         raise Retriable(f"the ends of the topics can't be read: {error.args[0].str()}") from error
     finally:

@@ -158,9 +158,12 @@ class GroupMember:
     def relocate(self) -> None:
         """Back to what is committed: drop what was fetched, look up positions of all owned partitions, seek there."""
         self.membership = None
-        self.focus(None)
-        for part in self._locate(self._consumer.assignment()):
+        owned = self._consumer.assignment()
+        for part in self._locate(owned):
             self._consumer.seek(part)
+        # A partition that left while it was paused comes back paused.
+        self._consumer.resume(owned)
+        self._focused = None
         self.moved = False
 
     def focus(self, partition: int | None) -> None:
@@ -174,7 +177,7 @@ class GroupMember:
         self._focused = partition
 
     def idle(self, seconds: float, stopped: Callable[[], bool]) -> None:
-        """Stay in the group for a while without taking records. What was fetched must be relocated afterwards."""
+        """Stay in the group for a while without taking records. `relocate` must follow."""
         until = time.monotonic() + seconds
         owned = self._consumer.assignment()
         self._consumer.pause(owned)
@@ -186,7 +189,6 @@ class GroupMember:
         finally:
             still = {t.partition for t in self._consumer.assignment()}
             self._consumer.resume([t for t in owned if t.partition in still])
-            self._focused = None
 
     def close(self, deadline_seconds: float) -> bool:
         """Leave the group, so that operators can reset offsets at once. -> left in time? (close() can hang)"""

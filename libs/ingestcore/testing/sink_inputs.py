@@ -1,0 +1,127 @@
+"""Inputs of a sink: normalized batches and dead letters as the platform writes them, and a topic played from memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from ingestcore.datasets.provenance import source_metadata
+from ingestcore.messages.dead_letters import DeadLetter
+from ingestcore.messages.objects import ObjectFacts, object_id
+from ingestcore.messages.rows import KEY, OBJECT, PROVENANCE, PROVENANCE_TYPE, ROW, write
+from ingestcore.reasons import Reason
+from ingestcore.stage import At, Gap, Input
+
+NOON_MS: Final = 1_700_000_000_000
+"""2023-11-14, UTC."""
+
+
+def object_facts(name: str, *, tenant: str = "default", dataset: str = "orders@1") -> ObjectFacts:
+    """-> facts of an object `raw/<name>`; equal for equal arguments."""
+    table, key = dataset.rpartition("@")[0], f"raw/{name}"
+    return ObjectFacts(
+        id=object_id(tenant, "src", table, "bucket", key, "etag"),
+        tenant=tenant,
+        source="src",
+        dataset=dataset,
+        uri=f"s3://bucket/{key}",
+        etag="etag",
+        first_seen="2023-11-14T12:00:00Z",
+        provenance={"purpose": "test"},
+    )
+
+
+def normalized(
+    offset: int,
+    columns: pa.Table,
+    facts: Sequence[ObjectFacts],
+    *,
+    which: Sequence[int] | None = None,
+    first_row: int = 1,
+    partition: int = 0,
+    timestamp_ms: int = NOON_MS,
+    compression: str | None = None,
+) -> Input:
+    """-> one message of `ingest.normalized`.
+
+    columns  the dataset's own; which: per row, the index of its object in `facts` (absent: the first)
+    """
+    rows = columns.num_rows
+    codes = np.zeros(rows, np.int32) if which is None else np.asarray(which, np.int32)
+    entries = [source_metadata(fact) | {"contentHash": f"{i:064x}"} for i, fact in enumerate(facts)]
+    platform = {
+        KEY: pa.array([f"{offset:08}{i:08}".encode() for i in range(rows)], pa.binary(16)),
+        OBJECT: pa.DictionaryArray.from_arrays(pa.array(codes), pa.array([fact.encode() for fact in facts])),
+        ROW: pa.array(np.arange(first_row, first_row + rows), pa.int64()),
+        PROVENANCE: pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(entries, PROVENANCE_TYPE)),
+    }
+    own = {name: columns.column(name).combine_chunks() for name in columns.column_names}
+    arrays = own | platform
+    fields = [*columns.schema, *(pa.field(name, array.type, nullable=False) for name, array in platform.items())]
+    batch = pa.RecordBatch.from_arrays(list(arrays.values()), schema=pa.schema(fields))
+    headers = {"dataset": facts[0].dataset, "rows": str(rows), "format": "1"}
+    return Input(At("normalized", partition, offset), write(batch, compression), headers, b"", timestamp_ms)
+
+
+def dead_letter(
+    offset: int,
+    raw: bytes,
+    facts: ObjectFacts | None,
+    *,
+    row: int = 1,
+    partition: int = 0,
+    timestamp_ms: int = NOON_MS,
+    **more: Any,
+) -> Input:
+    """-> one message of `ingest.dlq`. `more`: fields of DeadLetter."""
+    place = {"row": str(row), "column": "amount", "value": "x", "byte_first": "10", "byte_last": str(10 + len(raw))}
+    known: dict[str, Any] = {
+        "raw": raw,
+        "reason": Reason.VALIDATION_FAIL,
+        "message": "amount is no number",
+        "stage": "csv-parser",
+        "topic": "ingest.blocks",
+        "partition": 3,
+        "offset": 7,
+        "origin": facts.id if facts else "blocks",
+        "object": facts,
+        "facts": place if facts else {},
+        "reentry": "ingest.blocks",
+        "first_seen": "2023-11-14T12:00:00Z",
+    }
+    letter = DeadLetter(**(known | more))
+    headers = letter.headers() | {"rows": "1", "format": "1"}
+    return Input(At("dlq", partition, offset), raw, headers, bytes.fromhex(letter.id), timestamp_ms)
+
+
+class PlayedTopics:
+    """`TopicAccess` over lists of inputs. Offsets may have holes, as after aborted transactions."""
+
+    def __init__(self, inputs: Mapping[int, Sequence[Input]], id: str = "topic-id") -> None:
+        self.inputs, self.id = {p: list(many) for p, many in inputs.items()}, id
+        self.log_start: dict[int, int] = {}
+        self.replays: list[tuple[int, int | None, int | None]] = []
+
+    def topic_id(self, topic: str) -> str:
+        return self.id
+
+    def partitions(self, topic: str) -> int:
+        return len(self.inputs)
+
+    def replay(self, topic: str, partition: int, first: int | None = None, last: int | None = None) -> Iterator[Input]:
+        self.replays.append((partition, first, last))
+        start = self.log_start.get(partition, 0)
+        if first is not None and first < start:
+            raise Gap(f"{topic}[{partition}]: offset {first} is wanted, the log starts at {start}")
+        for input in self.inputs[partition]:
+            if (first is None or first <= input.at.offset) and (last is None or input.at.offset <= last):
+                yield input
+
+    def end(self, topic: str, partition: int) -> int:
+        return max((i.at.offset + 1 for i in self.inputs[partition]), default=0)
+
+    def produced(self, topic: str, partition: int) -> int | None:
+        return None

@@ -1,0 +1,166 @@
+"""What the runtime gives any stage, shown with a stage of ten lines on the real broker."""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from ingestcore.kafka import admin, options
+from ingestcore.kafka.reading import read_all
+from ingestcore.messages.ledger import LedgerRecord
+from ingestcore.settings import Platform
+from ingestcore.stage import Fate
+
+pytestmark = pytest.mark.integration
+
+
+class Bench:
+    """Topics of one test and its copy processes."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        self.group = platform.group("copy")
+        self.fed = 0
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        admin.create_topics(platform)
+        self._producer = Producer(options.producer(platform))
+
+    def feed(self, count: int, value: bytes | None = None) -> None:
+        for number in range(self.fed, self.fed + count):
+            self._producer.produce(
+                self.platform.topic_prefix + "objects",
+                value or b"v%d" % number,
+                partition=number % self.platform.partitions,
+                headers={"rows": "1"},
+            )
+        self._producer.flush()
+        self.fed += count
+
+    def start(self, replica: str, *how: str) -> subprocess.Popen[bytes]:
+        environ = os.environ | {
+            "INGEST_TOPIC_PREFIX": self.platform.topic_prefix,
+            "INGEST_PARTITIONS": str(self.platform.partitions),
+            "INGEST_SESSION_TIMEOUT_MS": str(self.platform.session_timeout_ms),
+            "INGEST_TRANSACTION_TIMEOUT_MS": str(self.platform.transaction_timeout_ms),
+        }
+        command = [sys.executable, "-m", "ingestcore.testing.ten_line_stage", replica, *how]
+        self.running[replica] = subprocess.Popen(command, env=environ)
+        return self.running[replica]
+
+    def drained(self, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while admin.group_lag(self.platform, self.group, "objects") != 0:
+            assert time.monotonic() < deadline, "the group did not get to the end"
+            time.sleep(0.2)
+
+    def copied(self) -> collections.Counter[bytes]:
+        return collections.Counter(i.value for i in read_all(self.platform, "blocks"))
+
+    def stop(self) -> None:
+        for process in self.running.values():
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        for process in self.running.values():
+            process.wait(20)
+
+
+@pytest.fixture
+def bench(platform: Callable[..., Platform]) -> Iterator[Bench]:
+    bench = Bench(platform())
+    yield bench
+    bench.stop()
+
+
+def every_value_once(bench: Bench) -> None:
+    copied = bench.copied()
+    assert len(copied) == bench.fed, "lost"
+    assert copied.total() == bench.fed, "doubled"
+
+
+def test_kill_9_again_and_again_loses_and_doubles_nothing(bench: Bench) -> None:
+    rng = random.Random(1)
+    for replica in ("0", "1"):
+        bench.start(replica)
+    for _ in range(8):
+        bench.feed(2_000)
+        time.sleep(rng.uniform(0.3, 1.0))
+        victim = rng.choice(["0", "1"])
+        bench.running[victim].kill()
+        bench.running[victim].wait()
+        bench.start(victim)
+    bench.drained()
+    every_value_once(bench)
+    fates: collections.Counter[Fate] = collections.Counter()
+    for record in read_all(bench.platform, "ledger"):
+        for entry in LedgerRecord.decode(record.value).entries:
+            fates.update({fate: rows for fate, (rows, _) in entry.fates.items()})
+    assert fates == {Fate.EMITTED: bench.fed}
+
+
+def test_a_worker_frozen_past_its_session_with_records_in_hand_is_refused(bench: Bench, tmp_path: Path) -> None:
+    marker = tmp_path / "frozen"
+    frozen = bench.start("0", "freeze", str(marker))
+    bench.feed(4_000)
+    deadline = time.monotonic() + 30
+    while not marker.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    bench.start("1")
+    time.sleep(bench.platform.session_timeout_ms / 1000 + 3)
+    frozen.send_signal(signal.SIGCONT)
+    bench.feed(2_000)
+    bench.drained()
+    every_value_once(bench)
+
+
+def test_a_reset_to_earliest_is_accepted_within_seconds_of_a_stop_and_reads_all_again(bench: Bench) -> None:
+    worker = bench.start("0")
+    bench.feed(500)
+    bench.drained()
+    started = time.monotonic()
+    worker.terminate()
+    assert worker.wait(20) == 0
+    topic = bench.platform.topic_prefix + "objects"
+    parts = [TopicPartition(topic, p, 0) for p in range(bench.platform.partitions)]
+    client = admin.open_admin(bench.platform)
+    client.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(bench.group, parts)])[bench.group].result(10)
+    assert time.monotonic() - started < 10
+    bench.start("0")
+    bench.drained()
+    assert set(bench.copied().values()) == {2}
+
+
+def test_a_poison_input_is_dead_lettered_alone_and_the_rest_goes_on(bench: Bench) -> None:
+    bench.feed(50)
+    bench.feed(1, b"poison")
+    bench.feed(50)
+    bench.start("0")
+    bench.drained()
+    letters = list(read_all(bench.platform, "dlq"))
+    assert [(letter.value, letter.headers["reason"]) for letter in letters] == [(b"poison", "INTERNAL_ERROR")]
+    assert bench.copied().total() == 100
+
+
+def test_of_two_processes_with_one_replica_id_the_elder_exits(bench: Bench) -> None:
+    elder = bench.start("0")
+    bench.feed(100)
+    bench.drained()
+    younger = bench.start("0")
+    deadline = time.monotonic() + 40
+    while elder.poll() is None:
+        assert time.monotonic() < deadline, "the elder still runs"
+        bench.feed(100)
+        time.sleep(0.3)
+    assert elder.returncode != 0
+    assert younger.poll() is None
+    bench.drained()
+    every_value_once(bench)
