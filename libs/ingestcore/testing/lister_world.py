@@ -18,7 +18,6 @@ from ingestcore.stage import Fenced, Retriable, Source, Step, check
 from ingestcore.stores.leases import Grant, NotText, Outcome
 from ingestcore.stores.objects import Listed, Missing, Refused, Unavailable
 
-
 T = TypeVar("T")
 
 
@@ -54,7 +53,9 @@ class MemoryStore:
         self.buckets: dict[str, dict[str, tuple[bytes, str]]] = {}
         self.away = False
         self.away_after_entries: int | None = None
-        self.lists: list[str] = []
+        self.lists: list[tuple[str, str]] = []
+        """(bucket, start_after) of every listing."""
+        self.on_page: Callable[[], None] = lambda: None
         self._order, self._page, self._versions = order, page, 0
 
     def add(self, bucket: str, key: str, data: bytes = b"x") -> str:
@@ -66,10 +67,11 @@ class MemoryStore:
 
     def list(self, bucket: str, prefix: str, start_after: str = "") -> Iterator[Listed]:
         self._there(bucket)
-        self.lists.append(start_after)
+        self.lists.append((bucket, start_after))
         after = self._order(start_after) if start_after else None
         while True:
             self._there(bucket)
+            self.on_page()
             keys = sorted((k for k in self.buckets[bucket] if k.startswith(prefix)), key=self._order)
             page = [k for k in keys if after is None or self._order(k) > after][: self._page]
             entries = [(key, *self.buckets[bucket][key]) for key in page]
@@ -206,7 +208,7 @@ class Topic:
     def ids(self) -> list[str]:
         return [ref.id for ref in self.objects]
 
-    def keys(self) -> list[str]:
+    def found(self) -> list[str]:
         return [ref.key for ref in self.objects]
 
 

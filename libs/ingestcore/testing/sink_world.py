@@ -1,8 +1,11 @@
-"""Inputs of a sink: normalized batches and dead letters as the platform writes them, and a topic played from memory."""
+"""The world of a sink, played from memory: normalized batches and dead letters as the platform writes them, a topic, a
+bucket."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +17,7 @@ from ingestcore.messages.objects import ObjectFacts, object_id
 from ingestcore.messages.rows import KEY, OBJECT, PROVENANCE, PROVENANCE_TYPE, ROW, write
 from ingestcore.reasons import Reason
 from ingestcore.stage import At, Gap, Input
+from ingestcore.stores.objects import Listed, Missing, Refused
 
 NOON_MS: Final = 1_700_000_000_000
 """2023-11-14, UTC."""
@@ -125,3 +129,51 @@ class PlayedTopics:
 
     def produced(self, topic: str, partition: int) -> int | None:
         return None
+
+
+class MemoryBucket:
+    """`ObjectStore` over a dict. `before(operation, key)` is called first and may raise."""
+
+    def __init__(self, before: Callable[[str, str], None] | None = None) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.before = before or (lambda operation, key: None)
+        self.missing = False
+        self._lock = Lock()
+
+    def list(self, bucket: str, prefix: str, start_after: str = "") -> Iterator[Listed]:
+        self.before("list", prefix)
+        for key, data in sorted(self.objects.items()):
+            if key.startswith(prefix) and key > start_after:
+                yield Listed(key, str(hash(data)), len(data), "2023-11-14T12:00:00Z")
+
+    def get(self, bucket: str, key: str) -> bytes:
+        self.before("get", key)
+        try:
+            return self.objects[key]
+        except KeyError:
+            raise Missing(key) from None
+
+    def get_range(self, bucket: str, key: str, etag: str, first: int, size: int) -> bytes:
+        return self.get(bucket, key)[first : first + size]
+
+    def put(self, bucket: str, key: str, data: bytes) -> None:
+        self.before("put", key)
+        self.objects[key] = data
+
+    def put_new(self, bucket: str, key: str, data: bytes | Path) -> bool:
+        self.before("put_new", key)
+        body = data.read_bytes() if isinstance(data, Path) else data
+        with self._lock:
+            return self.objects.setdefault(key, body) is body
+
+    def delete(self, bucket: str, key: str) -> None:
+        self.before("delete", key)
+        self.objects.pop(key, None)
+
+    def check(self, bucket: str) -> None:
+        if self.missing:
+            raise Refused(f"bucket {bucket} does not exist: create it")
+
+    def keys(self, part: str) -> list[str]:
+        """-> keys that contain this text, in order."""
+        return sorted(key for key in self.objects if part in key)

@@ -1,0 +1,81 @@
+"""Live progress of the demo: rows through each stage, as the services' own metrics tell."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import urllib.request
+from collections import defaultdict
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ingestcore.cli.completeness import Completeness
+from ingestcore.fleet.layout import Layout
+from ingestcore.fleet.record import read_record
+
+_STAGES = {
+    "chunk-downloader": "downloaded",
+    "csv-parser": "parsed",
+    "normalizer": "deduplicated",
+    "lake": "in Parquet",
+}
+_REFRESH_SECONDS = 0.5
+_SCRAPE_SECONDS = 1.0
+_RECORDS = re.compile(r'^ingest_records_total\{fate="(\w+)",stage="([^"]+)"\} (\S+)$', re.MULTILINE)
+
+
+class Watch:
+    """A bar per stage while the demo waits."""
+
+    def __init__(self, console: Console, layout: Layout, rows: int) -> None:
+        columns = (TextColumn("    {task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._bars = {stage: self._progress.add_task(title, total=rows) for stage, title in _STAGES.items()}
+        self._layout = layout
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._started = time.monotonic()
+        self.seconds = 0.0
+        """From the upload to the last row in Parquet."""
+
+    def looked(self, found: Completeness) -> None:
+        """The ledger was read: rows that fell out before a stage will not come to it."""
+        for object_audit in found.objects:
+            kept = object_audit.read - object_audit.dead - object_audit.blank
+            for stage, total in (("normalizer", kept), ("lake", object_audit.published)):
+                if total > 0:
+                    self._progress.update(self._bars[stage], total=total)
+        self.seconds = time.monotonic() - self._started
+
+    def __enter__(self) -> Watch:
+        self._progress.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join(_SCRAPE_SECONDS * 4)
+        self._progress.stop()
+
+    def _run(self) -> None:
+        while not self._stop.wait(_REFRESH_SECONDS):
+            counted: dict[str, float] = defaultdict(float)
+            for row in read_record(self._layout).rows():
+                name = row.sink or row.service
+                if name in self._bars and row.admin_port:
+                    counted[name] += _rows_done(row.admin_port)
+            for stage, rows in counted.items():
+                self._progress.update(self._bars[stage], completed=int(rows))
+
+
+def _rows_done(port: int) -> float:
+    """-> rows a service has decided about; 0 while it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_SCRAPE_SECONDS) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return 0
+    return sum(float(value) for _, _, value in _RECORDS.findall(text))

@@ -1,0 +1,80 @@
+"""Is a service process ready? Its run file says where it listens, `/health/ready` says the rest."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+PROBE_TIMEOUT_SECONDS = 1.0
+PROBE_INTERVAL_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a process says of itself. port 0: it has not said anything yet."""
+
+    pid: int = 0
+    port: int = 0
+    ready: bool = False
+    reason: str = ""
+
+
+def probe(run_file: Path, pid: int) -> Health:
+    """-> health of the process; not ready where it does not answer."""
+    try:
+        stated = json.loads(run_file.read_text())
+        port = int(stated["port"])
+        if int(stated["pid"]) != pid:
+            return Health(pid)  # left by an earlier process
+    except (OSError, ValueError, KeyError, TypeError):
+        return Health(pid)
+    try:
+        status, body = _get(port, "/health/ready")
+        if status == 200:
+            return Health(pid, port, True)
+        reason = _get(port, "/health/detailed")[1].get("reason") or body.get("status") or f"status {status}"
+        return Health(pid, port, False, str(reason))
+    except (OSError, http.client.HTTPException):
+        return Health(pid, port, False, "its health port does not answer")
+
+
+def _get(port: int, path: str) -> tuple[int, dict[str, object]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+    finally:
+        connection.close()
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        parsed = {}
+    return response.status, parsed if isinstance(parsed, dict) else {}
+
+
+class Prober:
+    """Probes all processes in turn from a thread, so that a frozen one holds up nobody."""
+
+    def __init__(self, targets: Callable[[], Iterable[tuple[Path, int]]]) -> None:
+        """`targets`: run file and pid of each process alive; called from the thread."""
+        self._targets = targets
+        self._health: dict[int, Health] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
+        self._thread.start()
+
+    def of(self, pid: int) -> Health:
+        """-> the last word of a process."""
+        return self._health.get(pid, Health(pid))
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(PROBE_INTERVAL_SECONDS):
+            self._health = {pid: probe(run_file, pid) for run_file, pid in self._targets()}

@@ -1,0 +1,62 @@
+"""Which servers a fleet uses: those the environment names, or embedded ones. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ingestcore.datasets.registry import Registry
+from ingestcore.datasets.secrets import SecretMissing, resolve
+from ingestcore.settings import Platform
+
+_VARIABLES = {
+    "kafka": ("INGEST_KAFKA_BOOTSTRAP", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
+    "s3": ("INGEST_S3_ENDPOINT_URL", "S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
+    "redis": ("INGEST_REDIS_URL", "REDIS_URL"),
+}
+"""Names by which each server may be given, the first set one counts."""
+
+_STANDARD = {"kafka": "KAFKA_BOOTSTRAP_SERVERS", "s3": "S3_ENDPOINT_URL", "redis": "REDIS_URL"}
+
+
+def given_servers(
+    environ: Mapping[str, str], own: Mapping[str, Mapping[str, str]] | None = None
+) -> dict[str, dict[str, str]]:
+    """-> servers the environment names, each with the variables that reach it.
+
+    own: endpoint fields of the servers embedded last time. Such an address, still exported in an operator's shell, is
+    no reason not to start the server.
+    """
+    given = {}
+    for server, names in _VARIABLES.items():
+        address = next((environ[name] for name in names if environ.get(name)), "")
+        if address and address not in (own or {}).get(server, {}).values():
+            given[server] = {_STANDARD[server]: address}
+    return given
+
+
+def platform_of(environ: Mapping[str, str]) -> Platform:
+    """-> settings of this process's environment, with the servers of the mapping. Raises pydantic.ValidationError."""
+    servers = {name: next(iter(v.values())) for name, v in given_servers(environ).items()}
+    named = {"kafka_bootstrap": "kafka", "s3_endpoint_url": "s3", "redis_url": "redis"}
+    chosen: dict[str, Any] = {setting: servers[server] for setting, server in named.items() if server in servers}
+    return Platform(**chosen)
+
+
+def quiet(settings: Platform) -> Platform:
+    """-> settings for a command: librdkafka's own log lines would bury its one message."""
+    return settings.model_copy(update={"kafka_options": {"log_level": "0", **settings.kafka_options}})
+
+
+def buckets_of(registry: Registry, environ: Mapping[str, str]) -> set[str]:
+    """-> buckets of sources and sinks at the platform's own S3."""
+    lakes = [sink.parquet for sink in registry.sinks().values()]
+    named = [source.s3.bucket for source in registry.sources().values() if source.s3.endpoint_url is None]
+    named += [lake.uri.removeprefix("s3://").partition("/")[0] for lake in lakes if lake.endpoint_url is None]
+    found = set()
+    for name in named:
+        try:
+            found.add(resolve(name, environ))
+        except SecretMissing:
+            continue  # the service says so, with its own environment at hand
+    return found

@@ -1,0 +1,82 @@
+"""Which processes a fleet consists of. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ingestcore.datasets.problems import nearest
+from ingestcore.datasets.spec import SinkSpec
+from ingestcore.runtime.service import Service
+from ingestcore.stage import OperatorNeeded
+from ingestcore.topics import TOPICS
+
+
+class UnknownService(OperatorNeeded):
+    """No process of the fleet is called so. The message lists what is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One process. `instance`: the sink's name for sinks, else the service's."""
+
+    service: str
+    instance: str
+    replica: str
+
+    @property
+    def label(self) -> str:
+        """Unique in the fleet; names its log and run file."""
+        middle = "" if self.instance == self.service else f"-{self.instance}"
+        return f"{self.service}{middle}-{self.replica}"
+
+    @property
+    def sink(self) -> str:
+        """ "" where the service is no sink."""
+        return "" if self.instance == self.service else self.instance
+
+    def is_called(self, name: str) -> bool:
+        """Whether an operator who types this name means it."""
+        return name.replace("_", "-") in (
+            self.service,
+            self.instance,
+            self.label,
+            f"{self.instance}-{self.replica}",
+            f"{self.service}-{self.instance}",
+        ) or name in (self.instance, self.label)
+
+
+def wanted_processes(
+    services: Mapping[str, Service], sinks: Mapping[str, SinkSpec], replicas: Mapping[str, int]
+) -> list[Wanted]:
+    """-> the processes in the order rows flow. `replicas` by service or sink name, 1 unless given.
+
+    Raises UnknownService: replicas of something that is not there.
+    """
+    topics = list(TOPICS)
+    in_order = sorted(services.values(), key=lambda s: (topics.index(s.consumes) if s.consumes else -1, s.name))
+    pairs = [(service.name, instance) for service in in_order for instance in _instances(service, sinks)]
+    known = {*services, *(instance for _, instance in pairs)}
+    for name in replicas:
+        if name not in known:
+            raise UnknownService(not_known(name, known))
+    return [
+        Wanted(service, instance, str(number))
+        for service, instance in pairs
+        for number in range(replicas.get(instance, replicas.get(service, 1)))
+    ]
+
+
+def _instances(service: Service, sinks: Mapping[str, SinkSpec]) -> list[str]:
+    """A service `parquet-sink` serves the sinks that have a `parquet:` part."""
+    if service.per != "sink":
+        return [service.name]
+    kind = service.name.removesuffix("-sink").replace("-", "_")
+    return [name for name, sink in sinks.items() if getattr(sink, kind, None) is not None]
+
+
+def not_known(name: str, known: Iterable[str]) -> str:
+    """-> message about a mistyped service."""
+    names = sorted(known)
+    meant = nearest(name, names)
+    return f"no service or sink is called {name!r}: " + (f"{meant}?" if meant else f"there are {', '.join(names)}")

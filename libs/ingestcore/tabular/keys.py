@@ -1,0 +1,189 @@
+"""`_entity` and `_key`: 16 bytes a row, computed once, by one function for CSV and for events.
+
+A key is the first 16 bytes of SHA-256 over one canonical message a row:
+
+    scope     16 bytes: SHA-256, cut, over the length-prefixed UTF-8 texts "entity" or "key", tenant, dataset (without
+              version), key version of the spec and, in key order, name and type of every column; of a coordinate:
+              bucket and key of the object, its ETag and "row" instead of columns
+    nulls     a bitmap, first column in the highest bit, padded to whole bytes; 1 = null
+    numbers   8 bytes big-endian for each column of a fixed width, in key order, 0 where null:
+              integer: two's complement; float: IEEE 754 bits (-0.0 is 0.0); boolean: 0 or 1;
+              date: days since 1970-01-01; timestamp: microseconds since then, UTC
+    lengths   4 bytes big-endian for each string column: bytes of its text, 0 where null
+    texts     the strings, UTF-8, one after the other
+
+Typed values, so CSV `1.0` and JSON `1` of a float column are one key; binary, so no formatter's taste gets into keys;
+every part's length is known from what precedes it, so no two rows have one message by accident; null and the empty
+string differ in the bitmap.
+
+Key columns: the listed ones in the listed order. Content (`all`): the declared fields and the columns of `"*"` that
+are present, sorted by name; a declared column missing from the file is null. Without keys: the row's coordinate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import polars as pl
+import polars_hash as plh
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ingestcore.datasets.spec import DatasetSpec, FieldSpec, Type
+from ingestcore.messages.objects import ObjectFacts
+from ingestcore.messages.rows import HASH_TYPE
+
+KEY_BYTES: Final = 16
+_HEX: Final = 2 * KEY_BYTES
+
+
+def keys(
+    rows: pa.Table, spec: DatasetSpec, *, tenant: str, dataset: str, facts: ObjectFacts, ordinals: pa.Array
+) -> tuple[pa.Array, pa.Array]:
+    """-> (`_entity`, `_key`), arrays of 16 bytes, one a row. Without a primary key they are one array.
+
+    rows      typed columns by output name; further columns (`_…`) are ignored
+    dataset   its name without version
+    ordinals  int64, the rows' numbers in the object: used where the key is the coordinate
+    Raises KeyError: a key column is missing.
+    """
+    scope = (tenant, dataset, spec.key_version())
+    wanted = spec.key_columns()
+    if wanted is None:
+        digest = _digests(_scope("key", *scope, facts.uri, facts.etag, "row"), [_integer_words(ordinals)], [], [])
+        key = _as_keys(digest)
+    else:
+        names = content_columns(rows.schema.names, spec) if wanted == "all" else wanted
+        key = _column_keys(rows, spec, names, "key", scope)
+    if not spec.primary_key:
+        return key, key
+    return _column_keys(rows, spec, spec.primary_key, "entity", scope), key
+
+
+def content_columns(present: Sequence[str], spec: DatasetSpec) -> tuple[str, ...]:
+    """-> names of the columns that are a row's content, sorted."""
+    rest = [name for name in present if not name.startswith("_")] if spec.rest is not None else []
+    return tuple(sorted({*spec.named, *rest}))
+
+
+def _column_keys(
+    rows: pa.Table, spec: DatasetSpec, names: Sequence[str], kind: str, scope: tuple[str, str, str]
+) -> pa.Array:
+    """-> keys over columns of the table."""
+    nulls, words, texts = [], [], []
+    described: list[str] = []
+    for name in names:
+        field = spec.named.get(name) or spec.rest
+        if field is None:
+            raise KeyError(f"key column {name} is not in the dataset")
+        described += (name, field.type.value)
+        if name in rows.schema.names:
+            column = rows.column(name).combine_chunks()
+        elif name in spec.named:
+            column = pa.nulls(rows.num_rows, pa.string() if field.type is Type.STRING else pa.int64())
+        else:
+            raise KeyError(f"key column {name} is not among the rows' columns")
+        nulls.append(_null_mask(column))
+        if field.type is Type.STRING:
+            texts.append(normalised(column, field))
+        else:
+            words.append(_words(column))
+    return _as_keys(_digests(_scope(kind, *scope, *described), words, texts, nulls))
+
+
+def _scope(*parts: str) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogateescape")
+        digest.update(len(data).to_bytes(4, "big") + data)
+    return digest.digest()[:KEY_BYTES]
+
+
+def normalised(column: pa.Array, field: FieldSpec) -> pa.Array:
+    """-> strings as keys see them: trimmed (Unicode white space) and case-folded where the field says so."""
+    if field.trim:
+        column = pc.utf8_trim_whitespace(column)
+    if field.casefold:
+        # Arrow lowers, which is not folding (ß, final sigma): each distinct text once.
+        coded = column.dictionary_encode()
+        folded = pa.array([text.casefold() for text in coded.dictionary.to_pylist()], pa.string())
+        column = pa.DictionaryArray.from_arrays(coded.indices, folded).dictionary_decode()
+    return column
+
+
+def _null_mask(column: pa.Array) -> NDArray[np.bool_] | None:
+    if not column.null_count:
+        return None
+    mask: NDArray[np.bool_] = column.is_null().to_numpy(zero_copy_only=False)
+    return mask
+
+
+def _words(column: pa.Array) -> NDArray[np.uint64]:
+    """-> fixed-width values as 64-bit words, 0 where null."""
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8()).cast(pa.int64())
+    elif pa.types.is_date32(column.type):
+        column = column.view(pa.int32()).cast(pa.int64())
+    if pa.types.is_floating(column.type):
+        numbers = _filled(column, 0.0).to_numpy(zero_copy_only=False) + 0.0  # -0.0 + 0.0 is 0.0
+        words: NDArray[np.uint64] = numbers.view(np.uint64)
+        return words
+    return _integer_words(column.view(pa.int64()))
+
+
+def _integer_words(column: pa.Array) -> NDArray[np.uint64]:
+    words: NDArray[np.uint64] = _filled(column, 0).to_numpy(zero_copy_only=False).view(np.uint64)
+    return words
+
+
+def _filled(column: pa.Array, value: float | str) -> pa.Array:
+    return pc.fill_null(column, value) if column.null_count else column
+
+
+def _digests(
+    scope: bytes,
+    words: Sequence[NDArray[np.uint64]],
+    texts: Sequence[pa.Array],
+    nulls: Sequence[NDArray[np.bool_] | None],
+) -> pl.Series:
+    """-> SHA-256 of each row's message, hexadecimal."""
+    count = len(words[0]) if words else len(texts[0])
+    bitmap = (len(nulls) + 7) // 8
+    lengths_at = KEY_BYTES + bitmap + 8 * len(words)
+    width = lengths_at + 4 * len(texts)
+    fixed = np.zeros((count, width), np.uint8)
+    fixed[:, :KEY_BYTES] = np.frombuffer(scope, np.uint8)
+    for place, mask in enumerate(nulls):
+        if mask is not None:
+            fixed[:, KEY_BYTES + place // 8] |= mask.astype(np.uint8) << (7 - place % 8)
+    for place, column in enumerate(words):
+        at = KEY_BYTES + bitmap + 8 * place
+        fixed[:, at : at + 8] = column.astype(">u8").view(np.uint8).reshape(count, 8)
+    for place, text in enumerate(texts):
+        at = lengths_at + 4 * place
+        size = _filled(pc.binary_length(text), 0).to_numpy(zero_copy_only=False)
+        fixed[:, at : at + 4] = size.astype(">u4").view(np.uint8).reshape(count, 4)
+    head = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), count, [None, pa.py_buffer(fixed)]).cast(pa.binary())
+    if texts:
+        filled = [_filled(text, "").cast(pa.binary()) for text in texts]
+        head = pc.binary_join_element_wise(head, *filled, b"")
+    messages = pl.Series("message", pl.from_arrow(head))
+    return messages.to_frame().select(plh.col("message").chash.sha2_256()).to_series()
+
+
+_NIBBLES: Final = np.full(1 << 16, 0, np.uint8)
+for _high in range(256):
+    _text = f"{_high:02x}".encode()
+    _NIBBLES[int.from_bytes(_text, "little")] = _high
+
+
+def _as_keys(digests: pl.Series) -> pa.Array:
+    """-> first 16 bytes of hexadecimal digests."""
+    text = digests.to_arrow().cast(pa.large_string())
+    pairs = np.frombuffer(text.buffers()[2], np.dtype("<u2")).reshape(len(text), 32)[:, :KEY_BYTES]
+    values = np.take(_NIBBLES, pairs)
+    return pa.FixedSizeBinaryArray.from_buffers(HASH_TYPE, len(text), [None, pa.py_buffer(values)])

@@ -1,0 +1,58 @@
+"""The csv-parser: turns raw blocks into typed, keyed rows and exact dead letters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ingestcore.datasets.spec import Size
+from ingestcore.runtime.service import Context, Service
+
+
+class CsvParserSettings(BaseSettings):
+    """Read from INGEST_CSV_PARSER_*.
+
+    gather_bytes   blocks smaller than `large_bytes` are held and emitted together once this much is held, or at the
+                   commit: small messages cost more than their rows
+    large_bytes    a block of this size is emitted at once
+    message_bytes  an emitted message is about this large at most
+    """
+
+    model_config = SettingsConfigDict(env_prefix="INGEST_CSV_PARSER_", frozen=True, extra="ignore")
+
+    gather_bytes: Size = Field(default=8 << 20, gt=0)
+    large_bytes: Size = Field(default=1 << 20, gt=0)
+    message_bytes: Size = Field(default=4 << 20, gt=0, le=16 << 20)
+
+
+def build(context: Context) -> Any:
+    """-> the stage. The process gets one core's worth of threads: replicas are how this service scales."""
+    import os
+
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    import pyarrow as pa
+
+    from services.csv_parser.stage import CsvParser
+
+    pa.set_cpu_count(1)
+    settings: CsvParserSettings = context.settings
+    return CsvParser(
+        context.specs,
+        context.topics.partitions("typed"),
+        storm_limit=context.platform.storm_limit,
+        gather_bytes=settings.gather_bytes,
+        large_bytes=settings.large_bytes,
+        message_bytes=settings.message_bytes,
+    )
+
+
+SERVICE = Service(
+    name="csv-parser",
+    summary="Blocks to typed rows with keys; bad rows to dead letters",
+    settings=CsvParserSettings,
+    build=build,
+    consumes="blocks",
+    produces=("typed", "dlq", "ledger"),
+)

@@ -1,0 +1,209 @@
+"""The normalizer: of all rows with one key exactly one goes on, and every row learns where it comes from.
+
+Inputs are typed batches; a row passes if its `_key` was never published and is not pending in this transaction. New
+keys go to the changelog in the same transaction, so what is known and what is published never differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from ingestcore.messages.rows import HASH, KEY, NORMALIZED_FIELDS, OBJECT, PROVENANCE, TYPED_FIELDS, read, write
+from ingestcore.stage import Emit, Fate, Input, Line, Step
+from services.normalizer.keys import KEY_BYTES, Keys, Mask
+from services.normalizer.piles import Pile
+from services.normalizer.provenance import codes, origin_of, provenance_column
+
+CHANGELOG: Final = "dedupe-changelog"
+CHANGELOG_BYTES: Final = 16 << 20
+"""Largest changelog message; a multiple of the key size."""
+_TYPED_NAMES: Final = frozenset(field.name for field in TYPED_FIELDS)
+
+
+class KnownKeys(Protocol):
+    """What the stage asks of a partition's keys (`state.PartitionKeys`)."""
+
+    def __len__(self) -> int: ...
+
+    def admit(self, keys: Keys, time_ms: int = 0) -> Mask:
+        """-> True for rows whose key is met for the first time; such keys are pending."""
+
+    def unlogged(self) -> bytes:
+        """-> pending keys not handed out before, concatenated."""
+
+    def committed(self, complete_to: int | None) -> int:
+        """Pending keys are known from now on. -> how many."""
+
+    def aborted(self) -> None:
+        """Pending keys are forgotten."""
+
+
+class Partitions(Protocol):
+    """The owned partitions' keys (`partitions.OwnedPartitions`)."""
+
+    def __getitem__(self, partition: int) -> KnownKeys: ...
+
+    def items(self) -> Iterator[tuple[int, KnownKeys]]: ...
+
+    def restore(self, partitions: Sequence[int]) -> None:
+        """Rebuild from what is committed, dropping what is in memory. Raises Retriable."""
+
+    def drop(self, partitions: Sequence[int]) -> None: ...
+
+    def ready(self) -> None:
+        """Raises Retriable: local state can't be kept now."""
+
+    def tidy(self, *, final: bool) -> None:
+        """Bound the memory; nothing is pending. Never raises: what could not be done `ready` says."""
+
+
+class Normalizer:
+    """A map with state.
+
+    gather_bytes  inputs smaller than this are settled together, up to this size
+    produced      partition -> offset of this process's last committed changelog record, if known
+    report        told after each commit: duplicates since start, keys known by partition
+    """
+
+    concurrency = 1
+
+    def __init__(
+        self,
+        keys: Partitions,
+        *,
+        gather_bytes: int,
+        produced: Callable[[int], int | None],
+        report: Callable[[int, dict[int, int]], None],
+    ) -> None:
+        self._keys, self._gather_bytes, self._produced, self._report = keys, gather_bytes, produced, report
+        self._piles: dict[tuple[int, str], Pile] = {}
+        self._duplicates = self._new_duplicates = 0
+        self._final = False
+
+    def process(self, input: Input, resume: str | None) -> Iterator[Step | None]:
+        """Raises ValueError: not a typed batch."""
+        self._keys.ready()
+        batch = _typed(input)
+        place = input.at.partition, input.headers["dataset"]
+        pile = self._piles.get(place)
+        large = len(input.value) >= self._gather_bytes
+        if pile is not None and (large or not pile.takes(batch)):
+            yield self._settle(self._piles.pop(place))
+            pile = None
+        if pile is None:
+            pile = self._piles[place] = Pile(place[1], place[0], batch.schema)
+        pile.add(input.at, batch, len(input.value), input.timestamp_ms)
+        if large or pile.nbytes >= self._gather_bytes:
+            yield self._settle(self._piles.pop(place))
+
+    def settle(self, *, final: bool) -> Iterator[Step]:
+        self._final = final
+        while self._piles:
+            yield self._settle(self._piles.pop(next(iter(self._piles))))
+        for partition, known in self._keys.items():
+            keys = known.unlogged()
+            emits = [
+                Emit(CHANGELOG, keys[start : start + CHANGELOG_BYTES], partition=partition)
+                for start in range(0, len(keys), CHANGELOG_BYTES)
+            ]
+            if emits:
+                yield Step(covers=(), tally=(), emits=emits)
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        self._keys.restore(partitions)
+
+    def revoked(self, partitions: Sequence[int]) -> None:
+        self._keys.drop(partitions)
+
+    def committed(self) -> None:
+        for partition, known in self._keys.items():
+            known.committed(self._produced(partition))
+        self._duplicates += self._new_duplicates
+        self._new_duplicates = 0
+        self._keys.tidy(final=self._final)
+        self._report(self._duplicates, {partition: len(known) for partition, known in self._keys.items()})
+
+    def aborted(self) -> None:
+        self._piles.clear()
+        self._new_duplicates = 0
+        for _, known in self._keys.items():
+            known.aborted()
+
+    def _settle(self, pile: Pile) -> Step:
+        batch = pile.batch()
+        passed = self._keys[pile.partition].admit(_keys_of(batch), pile.time_ms)
+        tally = _tally(pile, batch, passed)
+        rows = int(np.count_nonzero(passed))
+        self._new_duplicates += len(passed) - rows
+        if not rows:
+            return Step(pile.inputs, tally)
+        kept = batch if rows == len(passed) else batch.filter(pa.array(passed))
+        emit = Emit(
+            "normalized",
+            write(_normalized(kept)),
+            rows=rows,
+            partition=pile.partition,
+            headers={"dataset": pile.dataset},
+        )
+        return Step(pile.inputs, tally, [emit])
+
+
+def _typed(input: Input) -> pa.RecordBatch:
+    """Raises ValueError."""
+    if "dataset" not in input.headers:
+        raise ValueError("a typed message needs the header `dataset`")
+    batch = read(input.value)
+    names = batch.schema.names
+    for field in TYPED_FIELDS:
+        if names.count(field.name) != 1 or batch.schema.field(field.name).type != field.type:
+            raise ValueError(f"a typed batch needs one column {field.name} of type {field.type}")
+    for name in (KEY, OBJECT, HASH):
+        if batch.column(name).null_count:
+            raise ValueError(f"{name} must not be null")
+    for facts in batch.column(OBJECT).dictionary.to_pylist():
+        origin_of(facts)
+    return batch
+
+
+def _keys_of(batch: pa.RecordBatch) -> Keys:
+    column = batch.column(KEY)
+    data = column.buffers()[1]
+    if data is None:
+        return Keys.of_bytes(b"")
+    start = column.offset * KEY_BYTES
+    return Keys.of_bytes(memoryview(data)[start : start + len(column) * KEY_BYTES])
+
+
+def _tally(pile: Pile, batch: pa.RecordBatch, passed: Mask) -> list[Line]:
+    """-> what became of each input's rows, by origin."""
+    column = batch.column(OBJECT)
+    width = max(len(column.dictionary), 1)
+    places = codes(column)
+    if len(pile.inputs) > 1:
+        places += np.repeat(np.arange(len(pile.inputs)) * width, [part.num_rows for part in pile.batches])
+    size = width * len(pile.inputs)
+    total = np.bincount(places, minlength=size)
+    emitted = total if passed.all() else np.bincount(places[passed], minlength=size)
+    lines = []
+    for place in np.flatnonzero(total).tolist():
+        at = pile.inputs[place // width]
+        origin = origin_of(column.dictionary[place % width].as_py())
+        kept, repeated = int(emitted[place]), int(total[place] - emitted[place])
+        fates = ((Fate.EMITTED, kept), (Fate.DUPLICATE, repeated))
+        lines += [Line(at, origin, fate, rows) for fate, rows in fates if rows]
+    return lines
+
+
+def _normalized(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Typed rows -> normalized rows; the dataset's columns and their metadata are taken as they are."""
+    own = [number for number, name in enumerate(batch.schema.names) if name not in _TYPED_NAMES]
+    fields = [batch.schema.field(number) for number in own]
+    columns = [batch.column(number) for number in own]
+    for field in NORMALIZED_FIELDS:
+        fields.append(field)
+        columns.append(provenance_column(batch) if field.name == PROVENANCE else batch.column(field.name))
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields, batch.schema.metadata))

@@ -1,0 +1,126 @@
+"""Dead letters as rows of the lake's `dlq` table, each letter once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+import pyarrow as pa
+
+from ingestcore.datasets.provenance import source_metadata
+from ingestcore.messages.dead_letters import DeadLetter
+from ingestcore.messages.rows import PROVENANCE_TYPE
+from ingestcore.reasons import MEANING
+from ingestcore.stage import Fate, Input, Line, Origin
+from services.parquet_sink.content import Parcel, ingest_date
+from services.parquet_sink.files import Piece
+from services.parquet_sink.lake import Folder
+
+TABLE: Final = "dlq"
+TABLE_VERSION: Final = "1"
+DEFAULT_TENANT: Final = "default"
+_LETTER_BYTES: Final = 2048
+"""What a letter costs in memory beside its raw bytes: headers, Python objects, its ledger line."""
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("retryable", pa.bool_(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("tenant", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("dataset", pa.string()),
+        pa.field("dataset_version", pa.string()),
+        pa.field("object_uri", pa.string()),
+        pa.field("object_id", pa.string()),
+        pa.field("row", pa.int64()),
+        # Rows it stands for.
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("column", pa.string()),
+        pa.field("value", pa.string()),
+        pa.field("byte_first", pa.int64()),
+        pa.field("byte_last", pa.int64()),
+        pa.field("raw", pa.binary(), nullable=False),
+        # The input it came from.
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("partition", pa.int64(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("reentry", pa.string()),
+        pa.field("audience", pa.string()),
+        pa.field("first_seen", pa.string()),
+        # JSON text of all facts.
+        pa.field("facts", pa.string(), nullable=False),
+        pa.field("_provenance", PROVENANCE_TYPE),
+    ]
+)
+
+
+class LettersEncoder:
+    def gather(self, items: Sequence[DeadLetter]) -> list[DeadLetter]:
+        return list(items)
+
+    def table(self, items: Sequence[DeadLetter]) -> pa.Table:
+        return pa.Table.from_pylist([_row(letter) for letter in items], schema=SCHEMA)
+
+
+class LettersContent:
+    encoder = LettersEncoder()
+
+    def read(self, input: Input) -> Parcel:
+        letter = DeadLetter.of(input.value, input.headers)
+        if letter.object:
+            origin = Origin.of(letter.object)
+        else:
+            origin = Origin(letter.origin, DEFAULT_TENANT, "", "", "")
+        folder = Folder(TABLE, TABLE_VERSION, TABLE, origin.tenant, ingest_date(input.timestamp_ms))
+        nbytes = len(letter.raw) + _LETTER_BYTES
+        rows = 1 if input.rows is None else input.rows
+        lines = (Line(input.at, origin, Fate.DELIVERED, rows),)
+        table = letter.object.table if letter.object else ""
+        return Parcel(table, lines, (Piece(folder, None, letter, 1, nbytes),), 1, nbytes, bytes.fromhex(letter.id))
+
+
+def _row(letter: DeadLetter) -> dict[str, Any]:
+    facts, about = letter.facts, letter.object
+    row: dict[str, Any] = {
+        "id": letter.id,
+        "reason": letter.reason.value,
+        "retryable": MEANING[letter.reason].retryable,
+        "message": letter.message,
+        "stage": letter.stage,
+        "row": _whole_number(facts.get("row")),
+        "rows": letter.rows,
+        "column": facts.get("column"),
+        "value": facts.get("value"),
+        "byte_first": _whole_number(facts.get("byte_first")),
+        "byte_last": _whole_number(facts.get("byte_last")),
+        "raw": letter.raw,
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "reentry": letter.reentry or None,
+        "audience": letter.audience or None,
+        "first_seen": letter.first_seen or None,
+        "facts": orjson.dumps(dict(facts), option=orjson.OPT_SORT_KEYS).decode(),
+    }
+    if about is None:
+        return row
+    dataset, _, version = about.dataset.rpartition("@")
+    return row | {
+        "tenant": about.tenant,
+        "source": about.source,
+        "dataset": dataset or version,
+        "dataset_version": version if dataset else None,
+        "object_uri": about.uri,
+        "object_id": about.id,
+        "_provenance": source_metadata(about) | {"contentHash": hashlib.sha256(letter.raw).hexdigest()},
+    }
+
+
+def _whole_number(text: str | None) -> int | None:
+    """A fact that is no number (a list of rows) stays readable in `facts`."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None

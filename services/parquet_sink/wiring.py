@@ -1,0 +1,61 @@
+"""Puts the sink together from what the runtime gives: the only file here that knows all the parts."""
+
+from __future__ import annotations
+
+import time
+
+from ingestcore.datasets.spec import SinkSpec
+from ingestcore.runtime.service import Context
+from services.parquet_sink.claims import Layout
+from services.parquet_sink.content import Content
+from services.parquet_sink.files import Buffers, FileOptions
+from services.parquet_sink.known import KnownLetters
+from services.parquet_sink.lake import Lake
+from services.parquet_sink.letters import LettersContent
+from services.parquet_sink.owned import OwnedPartition, Place
+from services.parquet_sink.rows import RowsContent
+from services.parquet_sink.settings import ParquetSinkSettings
+from services.parquet_sink.stage import ParquetSink
+from services.parquet_sink.writing import Writing
+
+
+def open_sink(context: Context) -> ParquetSink:
+    """Raises NotSeenYet: the sink is not configured yet; Refused: its bucket is missing or may not be used."""
+    settings: ParquetSinkSettings = context.settings
+    topic = context.specs.sink(context.instance).from_
+    letters = topic == "dlq"
+    content: Content = LettersContent() if letters else RowsContent()
+    options = FileOptions(context.state, settings.row_group_bytes, settings.zstd_level)
+    buffers = Buffers(settings.buffer_bytes)
+
+    def open_lake(spec: SinkSpec) -> Lake:
+        lake = Lake(context.store(spec.parquet), spec.parquet.uri, settings.upload_threads)
+        lake.check()
+        return lake
+
+    def open_writing(layout: Layout) -> Writing:
+        return Writing(content, layout.batch_size, options, buffers)
+
+    def open_partition(lake: Lake, number: int) -> OwnedPartition:
+        topic_id = context.topics.topic_id(topic)
+        claims = lake.claims(topic_id, number)
+        claims.load()
+        known = None
+        if letters:
+            earlier = [lake.claims(other, number) for other in lake.note_letters_of(topic_id) if other != topic_id]
+            for log in earlier:
+                log.load()
+            known = KnownLetters(claims, earlier)
+        place = Place(topic, topic_id, number)
+        return OwnedPartition(place, lake, claims, known, content, context.topics, open_writing)
+
+    return ParquetSink(
+        context.instance,
+        lambda: context.specs.sink(context.instance),
+        content,
+        open_lake,
+        open_partition,
+        open_writing,
+        held_bytes=settings.held_bytes,
+        clock=time.monotonic,
+    )
