@@ -23,3 +23,20 @@ lock:  ## Resolve pyproject.toml into requirements.lock (hashes, no hosts)
 
 clean:  ## Remove what the targets made (the virtual environment stays)
 	rm -rf .ingest .devstack .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench-report
+
+check: $(READY)  ## Formatting, types, layers, unit and contract tests (under a minute)
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary libs services tests
+	@$(BIN)/lint-imports --no-cache > .lint-imports.log || { cat .lint-imports.log; exit 1; }
+	@rm -f .lint-imports.log
+	@$(BIN)/pytest tests/unit tests/contract
+
+test: check  ## All tests but the long ones, on real Kafka, S3 and Redis
+	@$(BIN)/pytest tests/integration tests/faults tests/e2e -m "not long"
+
+test-long: $(READY)  ## The long ones: 1 GB end to end under kills, freezes and resets; 10 million keys (about half an hour)
+	@$(BIN)/pytest tests -m long
+
+demo: $(READY)  ## The main job on embedded servers: 200 MB of CSV from S3 through Kafka to deduplicated Parquet
+	@$(BIN)/ingest demo

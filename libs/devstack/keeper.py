@@ -93,8 +93,9 @@ class Keeper:
 
     def _start(self, claims: PortClaims) -> None:
         last = read_record(self._folder)
-        self._record = Record(keeper_pid=os.getpid(), ports=last.ports)
-        local = self._split_off_external(last)
+        former = last.former | last.local
+        self._record = Record(keeper_pid=os.getpid(), ports=last.ports, former=former)
+        local = self._split_off_external()
         for server in local:
             self._record.ports[server.name] = claims.choose(server.ports, last.ports.get(server.name, {}))
         listener = ControlListener(self._answer)
@@ -104,13 +105,13 @@ class Keeper:
         write_commands(self._folder, self._record.endpoints())
         self._update("running")
 
-    def _split_off_external(self, last: Record) -> list[Server]:
+    def _split_off_external(self) -> list[Server]:
         """Note which servers the environment names; return those to start here."""
         local = []
         for server in self._servers:
             given = server.external(os.environ)
             # Our own address, exported by a shell that used this folder before, is no reason not to start.
-            if given is None or given == last.local.get(server.name):
+            if given is None or given == self._record.former.get(server.name):
                 local.append(server)
             else:
                 self._record.external[server.name] = given

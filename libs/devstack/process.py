@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from devstack.server import Place, Server, StackError
@@ -21,8 +22,18 @@ _SHIM = str(Path(__file__).with_name("exec_shim.py"))
 
 
 def tied(command: Sequence[str]) -> list[str]:
-    """The command, wrapped so that it dies with this process (on Linux: with the calling thread)."""
+    """The command, wrapped so that it dies with this process (on Linux: with the calling thread).
+
+    To be run with `lifeline()` as its stdin.
+    """
     return [sys.executable, "-I", "-S", _SHIM, str(os.getpid()), *command]
+
+
+@cache
+def lifeline() -> int:
+    """The read end of a pipe whose write end only this process has: it ends when this process does."""
+    read, _write = os.pipe()  # neither is inherited unless passed on
+    return read
 
 
 def run_tied(
@@ -35,7 +46,7 @@ def run_tied(
     try:
         done = subprocess.run(
             tied(command),
-            stdin=subprocess.DEVNULL,
+            stdin=lifeline(),
             capture_output=True,
             text=True,
             errors="replace",
@@ -81,7 +92,7 @@ def spawn(server: Server, place: Place) -> Child:
         place = Place(place.folder, place.data, place.log, place.ports, log_start_bytes=log.tell())
         process = subprocess.Popen(
             tied(server.command(place)),
-            stdin=subprocess.DEVNULL,
+            stdin=lifeline(),
             stdout=log,
             stderr=log,
             cwd=place.data,

@@ -35,6 +35,7 @@ class Record:
     pids: dict[str, int] = field(default_factory=dict)
     local: dict[str, dict[str, str]] = field(default_factory=dict)  # server -> its endpoint fields
     external: dict[str, dict[str, str]] = field(default_factory=dict)  # the same, taken from the environment
+    former: dict[str, dict[str, str]] = field(default_factory=dict)  # `local` of earlier starts
 
     def endpoints(self) -> Endpoints:
         fields: dict[str, str] = {}

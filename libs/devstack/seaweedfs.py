@@ -7,9 +7,9 @@ import secrets
 import shutil
 import sys
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from devstack.server import HOST, Place, StackError
@@ -95,7 +95,7 @@ class SeaweedFS:
             ) as answer:
                 if answer.status != 200:
                     return False
-        except (URLError, OSError):
+        except (HTTPException, OSError):
             return False
         # The gateway answers before the volume server has joined the master: only a write proves it.
         return _can_write(self.endpoint(place))

@@ -154,8 +154,8 @@ def start(
 
     Data and ports of an earlier stack in the folder are used again. Servers that the environment names
     (KAFKA_BOOTSTRAP_SERVERS or KAFKA_BROKERS, S3_ENDPOINT_URL, REDIS_URL) are not started but used.
-    Unless `detach`, the servers stop when this process ends, in whatever way. The first start of all
-    downloads Kafka, which takes from seconds to minutes.
+    Unless `detach`, keep the Stack: the servers stop when it is dropped or this process ends, in whatever
+    way. The first start of all downloads Kafka, which takes from seconds to minutes.
 
     Raises StackError, with the end of the log of the server that failed; nothing is left running then.
     """

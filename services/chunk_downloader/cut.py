@@ -11,7 +11,7 @@ import numpy as np
 
 from ingestcore.datasets.spec import Dialect
 from ingestcore.messages.dead_letters import RAW_LIMIT_BYTES
-from ingestcore.tabular.row_ends import LongRecord, record_ends
+from ingestcore.tabular.row_ends import LongRecord, Offsets, record_ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,27 +85,24 @@ class Cutter:
             if self._long:
                 yield from self._pass_long(self._long)
             elif self._held_bytes >= self._wanted_bytes:
-                yield from self._cut(self._window(self._wanted_bytes))
+                window = self._window(self._wanted_bytes)
+                yield from self._cut(window, record_ends(window, self._dialect))
             else:
                 return
 
     def end(self) -> Iterator[Cut]:
         """The object ends here. -> what remains; a missing final line end is no fault."""
-        yield from self._complete_rows()
+        yield from self._complete_rows(ended=True)
         if self._long:
             closed = self._long.feed(b"\n") is not None
             yield TooLong(self._long_raw, self._row, self._byte, self._byte + self._long_bytes, closed)
         elif self._held_bytes:
             tail = self._window(self._held_bytes)
-            closed = len(record_ends(bytes(tail) + b"\n", self._dialect)) > 0
-            if closed and len(tail) <= self._max_row_bytes:
-                yield Rows(bytes(tail), 1, self._row, self._byte, self._byte)
-            else:
-                yield TooLong(bytes(tail[:RAW_LIMIT_BYTES]), self._row, self._byte, self._byte + len(tail), closed)
+            yield TooLong(bytes(tail[:RAW_LIMIT_BYTES]), self._row, self._byte, self._byte + len(tail), False)
 
     def broken(self) -> Iterator[Cut | Rest]:
         """The stream broke off here. -> the complete records, then the rest."""
-        yield from self._complete_rows()
+        yield from self._complete_rows(ended=False)
         size = self._long_bytes if self._long else self._held_bytes
         raw = self._long_raw if self._long else bytes(self._window(self._held_bytes)[:RAW_LIMIT_BYTES])
         yield Rest(raw, self._row, self._byte, self._byte + size)
@@ -134,9 +131,8 @@ class Cutter:
             self._held.appendleft(rest)
             self._held_bytes += len(rest)
 
-    def _cut(self, window: memoryview) -> Iterator[Cut]:
+    def _cut(self, window: memoryview, ends: Offsets) -> Iterator[Cut]:
         """One block off the front of the window, or one long record, or a larger window asked for."""
-        ends = record_ends(window, self._dialect)
         if not len(ends):
             self._without_end(window)
             return
@@ -184,14 +180,23 @@ class Cutter:
                 self._long_raw[: min(self._long_bytes, RAW_LIMIT_BYTES)], self._long_bytes, closed=True
             )
 
-    def _complete_rows(self) -> Iterator[Cut]:
-        """At the end of the stream: all but an incomplete last record."""
+    def _complete_rows(self, *, ended: bool) -> Iterator[Cut]:
+        """What is left, window by window. `ended`: a last record may lack its line end."""
         while not self._long and self._held_bytes:
             window = self._window(min(self._held_bytes, self._wanted_bytes))
-            if len(window) < self._wanted_bytes and not len(record_ends(window, self._dialect)):
-                self._put_back(window)
-                return
-            yield from self._cut(window)
+            ends = record_ends(window, self._dialect)
+            if len(window) < self._wanted_bytes:
+                if ended and self._ends_there(window, ends):
+                    ends = np.append(ends, len(window))
+                if not len(ends):
+                    self._put_back(window)
+                    return
+            yield from self._cut(window, ends)
+
+    def _ends_there(self, window: memoryview, ends: Offsets) -> bool:
+        """Whether what follows the last end is a whole record, but for its line end."""
+        tail = bytes(window[int(ends[-1]) if len(ends) else 0 :])
+        return bool(tail) and len(record_ends(tail + b"\n", self._dialect)) > 0
 
     def _too_long(self, raw: bytes, size: int, *, closed: bool) -> TooLong:
         found = TooLong(raw, self._row, self._byte, self._byte + size, closed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -13,46 +12,48 @@ from numpy.typing import NDArray
 from ingestcore.datasets.spec import DatasetSpec
 from ingestcore.messages import rows as messages
 from ingestcore.messages.blocks import SEGMENT_BYTES, Block
-from ingestcore.stage import At, Emit, Line, Reject, Step
+from ingestcore.stage import At, Emit, Input, Line, Reject, Step
 from ingestcore.tabular.block import Parsed
-from ingestcore.tabular.keys import keys
+from ingestcore.tabular.keys import Owner, keys
 from ingestcore.tabular.partition import repartition
-
-_BARE_COLUMNS: Final = (messages.ENTITY, messages.KEY, messages.ROW)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One parsed block. `rows`: data columns, `_entity`, `_key`, `_row`; `segments`: a number into `hashes` per row."""
+    """One parsed block.
+
+    rows      data columns
+    numbers   `_row` of each
+    object    ObjectFacts as JSON text
+    segments  for each row a number into `hashes`
+    """
 
     at: At
     nbytes: int
     tally: Sequence[Line]
     rejects: Sequence[Reject]
     rows: pa.Table
+    numbers: NDArray[np.int64]
+    owner: Owner
     object: str
     hashes: Sequence[str]
     segments: NDArray[np.int32]
 
-
-def piece_of(
-    parsed: Parsed,
-    block: Block,
-    spec: DatasetSpec,
-    at: At,
-    tally: Sequence[Line],
-    rejects: Sequence[Reject],
-    nbytes: int,
-) -> Piece:
-    """Give rows their platform columns. Raises ValueError: a segment's hash is missing in the block's headers."""
-    facts = block.object
-    ordinals = pa.array(parsed.ordinals + block.first_row)
-    entity, key = keys(parsed.rows, spec, tenant=facts.tenant, dataset=facts.table, facts=facts, ordinals=ordinals)
-    rows = parsed.rows
-    for name, values in zip(_BARE_COLUMNS, (entity, key, ordinals), strict=True):
-        rows = rows.append_column(name, values)
-    segments = _segments(block, parsed)
-    return Piece(at, nbytes, tally, rejects, rows, facts.encode(), [text for _, text in block.segments], segments)
+    @classmethod
+    def of(cls, input: Input, block: Block, parsed: Parsed, tally: Sequence[Line], rejects: Sequence[Reject]) -> Piece:
+        """Raises ValueError: the block's headers lack the hash of a segment."""
+        return cls(
+            at=input.at,
+            nbytes=len(input.value),
+            tally=tally,
+            rejects=rejects,
+            rows=parsed.rows,
+            numbers=parsed.ordinals + block.first_row,
+            owner=Owner.of(block.object),
+            object=input.headers["object"],
+            hashes=[text for _, text in block.segments],
+            segments=_segments(block, parsed),
+        )
 
 
 def _segments(block: Block, parsed: Parsed) -> NDArray[np.int32]:
@@ -69,9 +70,10 @@ def _segments(block: Block, parsed: Parsed) -> NDArray[np.int32]:
 
 @dataclass
 class Group:
-    """Pieces with one schema."""
+    """Pieces of one dataset version with one schema. `dataset`: `name@version`."""
 
     dataset: str
+    spec: DatasetSpec
     pieces: list[Piece] = field(default_factory=list)
 
     @property
@@ -94,27 +96,34 @@ class Group:
         )
 
     def _emits(self, partitions: int, message_bytes: int) -> Iterator[Emit]:
-        objects, hashes = _Coded(), _Coded()
-        tables = []
-        for piece in self.pieces:
-            if piece.rows.num_rows:
-                owner = np.full(piece.rows.num_rows, objects.code(piece.object), np.int32)
-                segment = np.array([hashes.code(text) for text in piece.hashes], np.int32)[piece.segments]
-                tables.append(
-                    piece.rows.append_column(messages.OBJECT, pa.array(owner)).append_column(
-                        messages.HASH, pa.array(segment)
-                    )
-                )
-        if not tables:
+        pieces = [piece for piece in self.pieces if piece.rows.num_rows]
+        if not pieces:
             return
-        rows = pa.concat_tables(tables).combine_chunks()
+        objects, hashes = _Coded(), _Coded()
+        rows = self._with_platform_columns(pieces, objects, hashes)
         most = min(messages.MAX_ROWS, max(1, message_bytes * rows.num_rows // max(1, rows.nbytes)))
-        entity = rows.column(messages.ENTITY).combine_chunks()
-        for partition, owned in repartition(rows, entity, partitions):
+        for partition, owned in repartition(rows, rows.column(messages.ENTITY).chunk(0), partitions):
             for start in range(0, owned.num_rows, most):
                 batch = _typed(owned.slice(start, most), objects, hashes)
                 value = messages.write(batch)
                 yield Emit("typed", value, batch.num_rows, partition=partition, headers={"dataset": self.dataset})
+
+    def _with_platform_columns(self, pieces: Sequence[Piece], objects: _Coded, hashes: _Coded) -> pa.Table:
+        """-> all rows, one chunk a column; `_object` and `_hash` still as codes."""
+        rows = pa.concat_tables([piece.rows for piece in pieces]).combine_chunks()
+        counts = [piece.rows.num_rows for piece in pieces]
+        numbers = pa.array(np.concatenate([piece.numbers for piece in pieces]))
+        made = keys(rows, self.spec, [(piece.owner, piece.rows.num_rows) for piece in pieces], numbers)
+        owner = np.repeat(np.array([objects.code(piece.object) for piece in pieces], np.int32), counts)
+        segment = [np.array([hashes.code(text) for text in p.hashes], np.int32)[p.segments] for p in pieces]
+        columns = {
+            messages.ENTITY: made.entity,
+            messages.KEY: made.key,
+            messages.OBJECT: pa.array(owner),
+            messages.HASH: pa.array(np.concatenate(segment)),
+            messages.ROW: numbers,
+        }
+        return pa.table([*rows.columns, *columns.values()], names=[*rows.schema.names, *columns])
 
 
 class _Coded:
@@ -138,12 +147,10 @@ class _Coded:
 def _typed(rows: pa.Table, objects: _Coded, hashes: _Coded) -> pa.RecordBatch:
     """-> the message's batch: data columns, then the platform's in their fixed order."""
     coded = {messages.OBJECT: objects, messages.HASH: hashes}
-    data = [name for name in rows.schema.names if name not in (*_BARE_COLUMNS, *coded)]
-    fields = [*(rows.schema.field(name) for name in data), *messages.TYPED_FIELDS]
+    platform = len(messages.TYPED_FIELDS)
+    fields = [*list(rows.schema)[:-platform], *messages.TYPED_FIELDS]
     arrays = []
-    for wanted in fields:
-        values = rows.column(wanted.name).combine_chunks()
-        if wanted.name in coded:
-            values = coded[wanted.name].dictionary(values.to_numpy())
-        arrays.append(values)
+    for wanted, column in zip(fields, rows.columns, strict=True):
+        values = column.chunk(0)
+        arrays.append(coded[wanted.name].dictionary(values.to_numpy()) if wanted.name in coded else values)
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))

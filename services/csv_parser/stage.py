@@ -16,7 +16,7 @@ from ingestcore.stage import Fate, Input, Line, Origin, Stateless, Step, Unbalan
 from ingestcore.tabular.block import Parsed, parse_block
 from ingestcore.tabular.plan import Plan
 from ingestcore.tabular.reader import Reader
-from services.csv_parser.gather import Group, Piece, piece_of
+from services.csv_parser.gather import Group, Piece
 from services.csv_parser.letters import letters_of
 
 _PLANS: Final = 256
@@ -56,8 +56,8 @@ class CsvParser(Stateless):
                 f"{block.object.uri}, block {block.number}: {input.rows} rows were promised, "
                 f"{parsed.records.count} were found"
             )
-        group = self._groups.setdefault((block.object.dataset, tuple(plan.schema.names)), Group(block.object.dataset))
-        group.add(self._piece(input, block, plan, parsed))
+        group = self._group(block, plan)
+        group.add(self._piece(input, block, parsed))
         if len(input.value) >= self._large_bytes or group.nbytes >= self._gather_bytes:
             yield self._release(group)
         elif sum(held.nbytes for held in self._groups.values()) >= self._gather_bytes:
@@ -82,7 +82,13 @@ class CsvParser(Stateless):
         self._plans.move_to_end(asked)
         return known
 
-    def _piece(self, input: Input, block: Block, plan: Plan, parsed: Parsed) -> Piece:
+    def _group(self, block: Block, plan: Plan) -> Group:
+        asked = (block.object.dataset, tuple(plan.schema.names))
+        if asked not in self._groups:
+            self._groups[asked] = Group(block.object.dataset, plan.spec)
+        return self._groups[asked]
+
+    def _piece(self, input: Input, block: Block, parsed: Parsed) -> Piece:
         origin = Origin.of(block.object)
         rejects = letters_of(parsed, block, input.at, origin, self._storm_limit)
         counts = (
@@ -93,7 +99,7 @@ class CsvParser(Stateless):
         if sum(rows for _, rows in counts) != parsed.records.count:
             raise Unbalanced(f"{block.object.uri}, block {block.number}: {counts} of {parsed.records.count} records")
         tally = tuple(Line(input.at, origin, fate, rows) for fate, rows in counts if rows)
-        return piece_of(parsed, block, plan.spec, input.at, tally, rejects, len(input.value))
+        return Piece.of(input, block, parsed, tally, rejects)
 
     def _release(self, group: Group) -> Step:
         step = group.step(self._partitions, self._message_bytes)

@@ -18,7 +18,7 @@ class NormalizerSettings(BaseSettings):
     gather_bytes       smaller inputs are settled together, up to this size
     memtable_keys      committed keys kept in memory, all partitions together, 16 bytes each; the rest is on disk
     filter_capacity    keys the Bloom filters are made for at first, all partitions together; they grow. Datasets that
-                       name a `dedupe.capacity` raise it
+                       name a `dedupe.capacity` raise it, counted when a partition is taken over
     filter_error_rate  share of new keys that need an exact lookup; the lowest of this and of the datasets'
                        `dedupe.error_rate` counts. No row is ever dropped for it. 0.01 costs 12 bits a key, 0.001 24
     """
@@ -26,7 +26,7 @@ class NormalizerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="INGEST_NORMALIZER_", frozen=True, extra="ignore")
 
     gather_bytes: Size = 1 << 20
-    memtable_keys: int = Field(default=2_000_000, gt=0)
+    memtable_keys: int = Field(default=1_000_000, gt=0)
     filter_capacity: int = Field(default=8_000_000, gt=0)
     filter_error_rate: float = Field(default=0.01, gt=0, lt=1)
 
@@ -56,11 +56,14 @@ def build(context: Context) -> Any:
         capacity, error_rate = capacity_of(settings, context.specs)
         return FilterPlan(-(-capacity // topics.partitions(CHANGELOG)), error_rate)
 
+    shown: set[int] = set()
+
     def report(duplicates: int, keys: dict[int, int]) -> None:
         metrics.set("connectors_worker_dedupe_hits", duplicates, stage=instance)
         metrics.set("dedupe_hits", duplicates, stage=instance)
-        for partition, known in keys.items():
-            metrics.set("ingest_dedupe_keys", known, partition=str(partition))
+        shown.update(keys)
+        for partition in shown:
+            metrics.set("ingest_dedupe_keys", keys.get(partition, 0), partition=str(partition))
 
     keys = OwnedPartitions(topics, context.state / "dedupe", plan, settings.memtable_keys)
     return Normalizer(

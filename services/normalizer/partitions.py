@@ -11,6 +11,7 @@ import structlog
 from ingestcore.runtime.service import TopicAccess
 from ingestcore.stage import Retriable
 from services.normalizer.restore import restore
+from services.normalizer.runs import Unfit
 from services.normalizer.state import FilterPlan, PartitionKeys
 
 TIDY_KEYS: Final = 1 << 20
@@ -33,6 +34,7 @@ class OwnedPartitions:
         self._topics, self._root, self._plan, self._memtable_keys = topics, root, plan, memtable_keys
         self._owned: dict[int, PartitionKeys] = {}
         self._trouble: OSError | None = None
+        self._damaged: set[int] = set()
 
     def __getitem__(self, partition: int) -> PartitionKeys:
         return self._owned[partition]
@@ -46,8 +48,10 @@ class OwnedPartitions:
             self._forget(partition)
             try:
                 self._owned[partition] = restore(self._topics, self._root, partition, self._plan(), self._memtable_keys)
+                self._flush_largest()
             except OSError as error:
                 raise _unwritable(self._root, error) from error
+            self._damaged.discard(partition)
             log.info("dedupe state restored", partition=partition, keys=len(self._owned[partition]))
 
     def drop(self, partitions: Sequence[int]) -> None:
@@ -57,10 +61,14 @@ class OwnedPartitions:
             if known is not None:
                 known.aborted()
                 self._try_flush(known)
+            self._damaged.discard(partition)
             self._forget(partition)
 
     def ready(self) -> None:
-        """Raises Retriable: committed keys could not be written; taking more would need ever more memory."""
+        """Nothing is pending. Raises Retriable: committed keys could not be written, and taking more would need ever
+        more memory; or a damaged partition can't be restored now."""
+        if self._damaged:
+            self.restore(sorted(self._damaged))
         if self._trouble is not None:
             self.tidy(final=False)
         if self._trouble is not None:
@@ -99,13 +107,20 @@ class OwnedPartitions:
 
     def _merge_most_split(self) -> None:
         """Merge where there are most runs, one partition at a time: what merging needs is needed once."""
-        busy = sorted(self._owned.values(), key=lambda known: known.runs, reverse=True)
+        busy = sorted(self._owned.items(), key=lambda item: item[1].runs, reverse=True)
         steps = TIDY_KEYS // TIDY_STEP_KEYS
         while busy and steps:
-            if not busy[0].tidy(TIDY_STEP_KEYS):
+            partition, known = busy[0]
+            try:
+                more = known.tidy(TIDY_STEP_KEYS)
+            except Unfit as problem:
+                log.error("local dedupe state is damaged, it will be restored", partition=partition, error=problem)
+                self._damaged.add(partition)
+                more = False
+            if more:
+                steps -= 1
+            else:
                 busy.pop(0)
-                continue
-            steps -= 1
 
     def _try_flush(self, known: PartitionKeys) -> None:
         try:

@@ -7,7 +7,7 @@ keys go to the changelog in the same transaction, so what is known and what is p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -55,7 +55,9 @@ class Partitions(Protocol):
     def drop(self, partitions: Sequence[int]) -> None: ...
 
     def ready(self) -> None:
-        """Raises Retriable: local state can't be kept now."""
+        """Asked before each input; after a commit it may rebuild state. Raises Retriable: state can't be kept now."""
+
+    def status(self) -> dict[str, Any]: ...
 
     def tidy(self, *, final: bool) -> None:
         """Bound the memory; nothing is pending. Never raises: what could not be done `ready` says."""
@@ -66,7 +68,7 @@ class Normalizer:
 
     gather_bytes  inputs smaller than this are settled together, up to this size
     produced      partition -> offset of this process's last committed changelog record, if known
-    report        told after each commit: duplicates since start, keys known by partition
+    report        told at each commit and when partitions come or leave: duplicates since start, keys known by partition
     """
 
     concurrency = 1
@@ -115,9 +117,11 @@ class Normalizer:
 
     def assigned(self, partitions: Sequence[int]) -> None:
         self._keys.restore(partitions)
+        self._tell()
 
     def revoked(self, partitions: Sequence[int]) -> None:
         self._keys.drop(partitions)
+        self._tell()
 
     def committed(self) -> None:
         for partition, known in self._keys.items():
@@ -125,13 +129,20 @@ class Normalizer:
         self._duplicates += self._new_duplicates
         self._new_duplicates = 0
         self._keys.tidy(final=self._final)
-        self._report(self._duplicates, {partition: len(known) for partition, known in self._keys.items()})
+        self._tell()
 
     def aborted(self) -> None:
         self._piles.clear()
         self._new_duplicates = 0
         for _, known in self._keys.items():
             known.aborted()
+
+    def status(self) -> dict[str, Any]:
+        """-> for the health report."""
+        return self._keys.status()
+
+    def _tell(self) -> None:
+        self._report(self._duplicates, {partition: len(known) for partition, known in self._keys.items()})
 
     def _settle(self, pile: Pile) -> Step:
         batch = pile.batch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from ingestcore.datasets.spec import SinkSpec
 from ingestcore.runtime.service import Context
@@ -19,7 +20,7 @@ from services.parquet_sink.stage import ParquetSink
 from services.parquet_sink.writing import Writing
 
 
-def open_sink(context: Context) -> ParquetSink:
+def open_sink(context: Context, clock: Callable[[], float] = time.monotonic) -> ParquetSink:
     """Raises NotSeenYet: the sink is not configured yet; Refused: its bucket is missing or may not be used."""
     settings: ParquetSinkSettings = context.settings
     topic = context.specs.sink(context.instance).from_
@@ -57,5 +58,5 @@ def open_sink(context: Context) -> ParquetSink:
         open_partition,
         open_writing,
         held_bytes=settings.held_bytes,
-        clock=time.monotonic,
+        clock=clock,
     )

@@ -152,7 +152,7 @@ def test_a_killed_kafka_comes_back_with_its_data_on_its_port(stack: devstack.Sta
     produce(stack, "survivor", b"before")
     before = stack.pids()["kafka"]
     stack.kill("kafka", signal.SIGKILL)
-    eventually(lambda: not stack.running(), 5.0)
+    eventually(lambda: not stack.running(), GONE_WITHIN_SECONDS)
     stack.restart("kafka")
     assert stack.running() and stack.pids()["kafka"] != before
     produce(stack, "survivor", b"after")
@@ -284,7 +284,8 @@ import os, subprocess, sys
 shim = sys.argv[1]
 pretend = "import runpy, sys; sys.platform = 'other'; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 command = [sys.executable, "-c", pretend, shim, str(os.getpid()), "sleep", "60"]
-print(subprocess.Popen(command, start_new_session=True).pid, flush=True)
+pipe, only_mine = os.pipe()
+print(subprocess.Popen(command, stdin=pipe, start_new_session=True).pid, flush=True)
 sys.stdin.read()
 """
 
@@ -298,12 +299,12 @@ def test_a_watcher_kills_the_server_where_the_kernel_would_not() -> None:
     )
     assert keeper.stdout is not None
     server = psutil.Process(int(keeper.stdout.readline()))
-    eventually(lambda: server.name() == "sleep", 5.0)
+    eventually(lambda: server.name() == "sleep", GONE_WITHIN_SECONDS)
     watchers = server.children()
     assert len(watchers) == 1
     keeper.kill()
-    keeper.communicate()
-    eventually(lambda: alive([server, *watchers]) == [], 5.0)
+    keeper.wait()
+    eventually(lambda: alive([server, *watchers]) == [], GONE_WITHIN_SECONDS)
 
 
 def create_topic(stack: devstack.Stack, name: str) -> None:

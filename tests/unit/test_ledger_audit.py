@@ -282,7 +282,7 @@ def test_totals_and_json_say_what_the_table_says() -> None:
     totals = Totals.of([found, found])
     assert (totals.objects, totals.read, totals.published, totals.delivered) == (2, 200, 160, {"lake": 160})
     assert totals.states == {State.BALANCED: 2}
-    told = document([found], idle=True)
+    told = document([found], settled=True)
     assert told["objects"][0]["uri"] == REF.uri
     assert told["objects"][0]["sinks"]["lake"]["delivered"] == 80
     assert told["totals"]["duplicates"] == 15

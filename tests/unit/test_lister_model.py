@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,6 +89,15 @@ class Life:
         self.leases.away = self.random.random() < 0.2
         self.leases.lose_answers = int(self.random.random() < 0.1)
 
+    def nothing(self) -> None:
+        """Nothing happens."""
+
+    def meanwhile(self, other: Replica) -> None:
+        """One replica stands still with a step in its hands, longer than its lease; the other goes on."""
+        self.clock.pass_seconds(20)
+        for _ in range(self.random.randint(0, 4)):
+            other.move()
+
     def calm(self) -> None:
         """All is well again and stays so: what is left to do gets done."""
         self.store.away, self.store.away_after_entries = False, None
@@ -169,7 +179,9 @@ def test_whatever_happens_nothing_is_lost_and_no_older_lease_commits(seed: int, 
                 life.replicas[crashed].source.close()
             life.replicas[crashed] = life.start()
         else:
-            life.random.choice(life.replicas).move(abort=life.random.random() < 0.05)
+            frozen, other = life.random.sample(life.replicas, 2)
+            meanwhile = partial(life.meanwhile, other) if life.random.random() < 0.1 else life.nothing
+            frozen.move(abort=life.random.random() < 0.05, before_commit=meanwhile)
     life.clock.pass_seconds(60)
     for _ in range(3):
         life.calm()

@@ -18,7 +18,10 @@ from ingestcore.stage import Fenced, Retriable
 from ingestcore.stores.objects import Refused
 from ingestcore.testing.lister_world import Clock, MemoryLeases, MemoryStore, Replica, Topic, folder_order
 from services.s3_lister.settings import ListerSettings
+from services.s3_lister.snapshot import Snapshot
+from services.s3_lister.snapshot_store import SnapshotStore
 from services.s3_lister.source import Lister
+from services.s3_lister.stage import Seen
 
 POINTER = "default:s3-main"
 
@@ -166,6 +169,20 @@ def test_old_snapshots_are_deleted_except_the_one_before(world: World) -> None:
     used = {part["uri"].removeprefix("s3://out/") for manifest in manifests for part in manifest["parts"]}
     assert used == {key for key in files if key.endswith(".jsonl.gz")}
     assert all(key.startswith("_ingest/snapshots/default/s3-main/0000") for key in files)
+
+
+def test_a_replica_that_lost_its_lease_while_it_listed_old_files_deletes_none() -> None:
+    store = MemoryStore()
+    store.buckets["out"] = {}
+    snapshots = SnapshotStore(store, "s3://out/work/")
+    snapshots.begin(1, 1)
+    used, stale = snapshots.write_part([Seen("a", "e", "d")]), snapshots.write_part([Seen("b", "e", "d")])
+    current = Snapshot("lake", (used,))
+    uri = snapshots.write(current)
+    assert snapshots.sweep(uri, current, lambda: False) == 0
+    assert len(store.buckets["out"]) == 3
+    assert snapshots.sweep(uri, current, lambda: True) == 1
+    assert stale.uri.removeprefix("s3://out/") not in store.buckets["out"]
 
 
 def test_the_checkpoint_is_readable_json_with_the_documented_fields(world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -53,7 +55,7 @@ def test_the_first_row_of_each_key_is_found(pairs: list[tuple[int, int]]) -> Non
 @given(st.lists(_PAIRS, min_size=1, max_size=5))
 def test_merged_sets_hold_all_keys_in_order(parts: list[list[tuple[int, int]]]) -> None:
     merged = merge([_sorted(part) for part in parts])
-    assert sorted(zip(merged.high.tolist(), merged.low.tolist(), strict=True)) == sorted(sum(parts, []))
+    assert sorted(zip(merged.high.tolist(), merged.low.tolist(), strict=True)) == sorted(itertools.chain(*parts))
     assert (np.diff(merged.high.astype(np.int64)) >= 0).all()
 
 

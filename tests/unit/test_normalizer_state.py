@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from ingestcore.stage import Gap, Retriable
 from ingestcore.testing.changelog import Outcome, Transaction, TransactionalLog
-
 from services.normalizer import state as state_module
 from services.normalizer.keys import KEY_BYTES, Keys
 from services.normalizer.partitions import OwnedPartitions
@@ -54,7 +54,7 @@ def _log_of(numbers: list[int], per_record: int = 100) -> TransactionalLog:
 
 
 def _knows(known: PartitionKeys, numbers: list[int]) -> list[bool]:
-    return (~known.admit(_keys(numbers))).tolist()
+    return [not new for new in known.admit(_keys(numbers)).tolist()]
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -253,6 +253,18 @@ def test_a_full_disk_stops_the_intake_and_loses_nothing(tmp_path: Path, monkeypa
         world.owned[0].aborted()
     world.owned.ready()
     assert world.owned[0].recent == 0 and all(_knows(world.owned[0], list(range(50))))
+
+
+def test_a_run_found_damaged_while_working_is_restored_from_the_changelog(tmp_path: Path) -> None:
+    world = _Owned(tmp_path, memtable_keys=10)
+    world.commit(0, list(range(50)))
+    run = next((tmp_path / "0").glob("run-*"))
+    run.write_bytes(bytes(run.stat().st_size))
+    # Growing, the filter is made anew from the runs.
+    for start in range(50, 3000, 50):
+        world.commit(0, list(range(start, start + 50)))
+        world.owned.ready()
+    assert all(_knows(world.owned[0], list(range(3000))))
 
 
 def test_a_folder_that_cannot_be_written_is_waited_for(tmp_path: Path) -> None:

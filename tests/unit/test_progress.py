@@ -159,3 +159,12 @@ def test_every_input_is_settled_exactly_once_whatever_the_order_of_finishes_and_
         if not crashed:
             break
     assert sorted(settled) == offsets
+
+
+def test_markers_behind_the_last_record_are_passed_only_when_nothing_is_open() -> None:
+    progress = fresh()
+    progress.admit(at(0), b"k")
+    assert not progress.pass_markers(PLACE, 2)
+    progress.note(at(0), 1, None)
+    assert progress.pass_markers(PLACE, 2)
+    assert progress.commit() == {PLACE: (2, "")}

@@ -10,7 +10,7 @@ from typing import Final
 from ingestcore.datasets.registry import Registry
 from ingestcore.kafka import config_topic
 from ingestcore.kafka.backlog import Backlog, backlog
-from ingestcore.kafka.reading import Reading, read_all
+from ingestcore.kafka.sweep import bounds, sweep
 from ingestcore.ledger import Audit, ObjectAudit, State
 from ingestcore.messages.ledger import LedgerRecord
 from ingestcore.messages.objects import ObjectRef
@@ -56,15 +56,16 @@ def look(platform: Platform) -> Completeness:
     """
     specs = config_topic.read(platform)
     sinks = frozenset(name for name, sink in specs.sinks().items() if sink.from_ == "normalized")
-    whole = _whole_ledger(platform)
-    gathered = _gather(platform)
-    if not any(found.state in _OPEN for found in gathered.objects(sinks=sinks, whole_ledger=whole)):
-        return Completeness(tuple(gathered.objects(sinks=sinks, whole_ledger=whole)), idle=False)
+    gathered, whole = _gather(platform)
+    found = tuple(gathered.objects(sinks=sinks, whole_ledger=whole))
+    if not any(o.state in _OPEN for o in found):
+        return Completeness(found, idle=False)
     groups = groups_of(platform, discover().values(), specs)
     before = backlog(platform, groups)
-    if before.idle:
-        gathered = _gather(platform)
-    idle = before.idle and _unmoved(before, backlog(platform, groups))
+    if not before.idle:
+        return Completeness(found, idle=False)
+    gathered, whole = _gather(platform)
+    idle = _unmoved(before, backlog(platform, groups))
     return Completeness(tuple(gathered.objects(sinks=sinks, idle=idle, whole_ledger=whole)), idle)
 
 
@@ -89,18 +90,16 @@ def wait_until_settled(
         time.sleep(_POLL_SECONDS)
 
 
-def _gather(platform: Platform) -> Audit:
+def _gather(platform: Platform) -> tuple[Audit, bool]:
+    """-> all facts and listings, and whether the ledger still begins at its beginning."""
+    within = bounds(platform, "ledger", "objects")
     gathered = Audit()
-    for input in read_all(platform, "ledger"):
-        gathered.take(LedgerRecord.decode(input.value))
-    for input in read_all(platform, "objects"):
-        gathered.listed(ObjectRef.decode(input.value))
-    return gathered
-
-
-def _whole_ledger(platform: Platform) -> bool:
-    reading = Reading(platform)
-    return all(reading.bounds("ledger", partition)[0] == 0 for partition in range(reading.partitions("ledger")))
+    for input in sweep(platform, within):
+        if input.at.topic == "ledger":
+            gathered.take(LedgerRecord.decode(input.value))
+        else:
+            gathered.listed(ObjectRef.decode(input.value))
+    return gathered, all(b.start == 0 for (topic, _), b in within.items() if topic == "ledger")
 
 
 def _unmoved(before: Backlog, after: Backlog) -> bool:

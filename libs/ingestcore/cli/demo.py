@@ -54,7 +54,7 @@ def demo(
     console = Console(highlight=False)
     started = time.monotonic()
     layout = _fresh(folder)
-    _say(console, 1, f"Generating about {megabytes:g} MB of orders: a twentieth repeated, one in ten thousand broken")
+    _say(console, 1, f"Generating {megabytes:g} MB of orders, some repeated, some broken")
     truth, expected = _generate(console, layout.folder, megabytes, seed)
     _say(console, 2, "Starting Kafka, S3 and Redis here, then one process per service")
     config = _configure(layout.folder)
@@ -66,23 +66,25 @@ def demo(
             console.print(f"\nThe fleet is still running: `ingest down --dir {folder}` stops it.")
         else:
             fleet.down(folder)
-    console.print(f"\nThe whole demo took {time.monotonic() - started:.0f} s. Everything is in {folder}.")
+    took = f"The whole demo took {time.monotonic() - started:.0f} s."
     if not right:
+        console.print(f"\n[bold red]Something differs.[/] {took} Look into {folder}/logs.", soft_wrap=True)
         raise typer.Exit(EXIT_FAILED)
+    console.print(f"\n[bold green]Nothing lost, nothing doubled.[/] {took}")
 
 
 def _run(console: Console, folder: Path, truth: Truth, expected: Path) -> bool:
     from ingestcore.cli.demo_progress import Watch
     from ingestcore.cli.demo_report import report
 
-    _say(console, 3, f"Uploading it to s3://{SOURCE_BUCKET}/{KEY} and watching the rows go through")
+    _say(console, 3, f"Uploading to s3://{SOURCE_BUCKET}/{KEY}, watching the rows go through")
     _upload(folder, truth.path)
-    with Watch(console, Layout.of(folder), truth.rows) as watch:
+    with Watch(console, Layout.of(folder), truth.rows, truth.nbytes) as watch:
         found = wait_until_settled(platform(folder), 1, timeout_seconds=TIMEOUT_SECONDS, on_look=watch.looked)
-    seconds = watch.seconds
     console.print(
-        f"    {truth.nbytes / 1e6:.0f} MB in {seconds:.1f} s, found, downloaded, parsed, deduplicated and in Parquet: "
-        f"{truth.nbytes / 1e6 / seconds:.1f} MB/s"
+        f"    {truth.nbytes / 1e6:.0f} MB were listed, downloaded, parsed, deduplicated and written as Parquet in "
+        f"{watch.seconds:.1f} s",
+        soft_wrap=True,
     )
     _say(console, 4, "The ledger: what became of every row")
     ledger.show(console, found.objects)
@@ -123,7 +125,8 @@ def _generate(console: Console, folder: Path, megabytes: float, seed: int) -> tu
         )
     console.print(
         f"    {path.name}: {truth.nbytes / 1e6:.0f} MB, {truth.rows:,} rows = {truth.fresh:,} distinct + "
-        f"{truth.duplicates:,} exact repeats + {len(truth.bad):,} broken"
+        f"{truth.duplicates:,} exact repeats + {len(truth.bad):,} broken",
+        soft_wrap=True,
     )
     return truth, expected
 
@@ -143,7 +146,7 @@ def _configure(folder: Path) -> Path:
         },
         "datasets": {DATASET: Rows().shape.spec},
         "sinks": {
-            "lake": {"parquet": {"uri": LAKE_URI, "max_age": "5s"}},
+            "lake": {"parquet": {"uri": LAKE_URI, "max_age": "3s"}},
             "dlq": {"from": "dlq", "parquet": {"uri": LAKE_URI, "max_age": "2s"}},
         },
     }
@@ -174,15 +177,17 @@ def _judge(console: Console, found: Completeness) -> bool:
 
 
 def _look_further(console: Console, folder: Path) -> None:
-    at = f"--dir {folder}"
     console.print(
-        f"\nTo look further (with `ingest demo --keep` the fleet stays up):\n"
-        f"    ingest status {at}                 every process, its memory and how far its group is behind\n"
-        f"    ingest ledger {at}                 the table above\n"
-        f"    ingest topics {at}                 the topics between the services\n"
-        f"    {folder}/ingest.yaml               the configuration; `ingest apply` adds to it while all runs\n"
-        f"    {folder}/logs/                     one log per process",
+        f"""
+To look further:
+    ingest up --dir {folder}         start this fleet again, with its data (or `ingest demo --keep`)
+    ingest status --dir {folder}     every process, its memory, how far its group is behind
+    ingest ledger --dir {folder}     the account of every object
+    ingest topics --dir {folder}     what lies between the services
+    {folder}/ingest.yaml   the configuration; `ingest apply` changes it while all runs
+    {folder}/logs          one log per process""",
         markup=False,
+        soft_wrap=True,
     )
 
 

@@ -10,7 +10,8 @@ from collections import defaultdict
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 
 from ingestcore.cli.completeness import Completeness
 from ingestcore.fleet.layout import Layout
@@ -23,21 +24,39 @@ _STAGES = {
     "lake": "in Parquet",
 }
 _REFRESH_SECONDS = 0.5
+_LINE_SECONDS = 5.0
 _SCRAPE_SECONDS = 1.0
 _RECORDS = re.compile(r'^ingest_records_total\{fate="(\w+)",stage="([^"]+)"\} (\S+)$', re.MULTILINE)
 
 
-class Watch:
-    """A bar per stage while the demo waits."""
+class _Rate(ProgressColumn):
+    """MB of the file a second, as rows go through."""
 
-    def __init__(self, console: Console, layout: Layout, rows: int) -> None:
-        columns = (TextColumn("    {task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=console, transient=True)
+    def __init__(self, row_megabytes: float) -> None:
+        super().__init__()
+        self._row_megabytes = row_megabytes
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed * self._row_megabytes:.0f} MB/s" if task.speed else "")
+
+
+class Watch:
+    """A bar per stage while the demo waits; without a terminal, a line now and then."""
+
+    def __init__(self, console: Console, layout: Layout, rows: int, nbytes: int) -> None:
+        columns = (
+            TextColumn("    {task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(nbytes / rows / 1e6),
+        )
+        self._console = console
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._bars = {stage: self._progress.add_task(title, total=rows) for stage, title in _STAGES.items()}
         self._layout = layout
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        self._started = time.monotonic()
+        self._started = self._told = time.monotonic()
         self.seconds = 0.0
         """From the upload to the last row in Parquet."""
 
@@ -69,6 +88,9 @@ class Watch:
                     counted[name] += _rows_done(row.admin_port)
             for stage, rows in counted.items():
                 self._progress.update(self._bars[stage], completed=int(rows))
+            if not self._console.is_terminal and time.monotonic() - self._told > _LINE_SECONDS:
+                self._told = time.monotonic()
+                self._console.print("    " + ", ".join(f"{_STAGES[s]} {int(n):,}" for s, n in counted.items()))
 
 
 def _rows_done(port: int) -> float:

@@ -10,8 +10,9 @@ import typer
 from rich.markup import escape
 
 from ingestcore.cli.console import err
-from ingestcore.datasets.config_file import Config, ServiceSettings, load
+from ingestcore.datasets.config_file import Config, load
 from ingestcore.datasets.problems import Level, Problem
+from ingestcore.datasets.service_settings import ServiceSettings
 
 ConfigFiles = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="Configuration files, YAML or JSON; several add up.")

@@ -60,28 +60,59 @@ def ledger(
     found = look(platform(folder))
     shown = [o for o in found.objects if _wanted(o, pattern, source) and (not unbalanced or _is_wrong(o))]
     if as_json:
-        print_json(document(shown, idle=found.idle))
+        print_json(document(shown, settled=not found.open))
     else:
         show(out() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH, highlight=False), shown)
     if unbalanced and shown:
         raise typer.Exit(EXIT_FAILED)
 
 
-def document(objects: Sequence[ObjectAudit], *, idle: bool) -> dict[str, Any]:
-    """-> for JSON. idle: nothing is still to come, so what is missing is lost."""
-    return {"objects": [o.as_dict() for o in objects], "totals": Totals.of(objects).as_dict(), "idle": idle}
+def document(objects: Sequence[ObjectAudit], *, settled: bool) -> dict[str, Any]:
+    """-> for JSON. settled: no row of any object is still under way."""
+    return {"settled": settled, "objects": [o.as_dict() for o in objects], "totals": Totals.of(objects).as_dict()}
 
 
 def show(console: Console, objects: Sequence[ObjectAudit]) -> None:
-    """Print the table, its totals and a sentence per object that needs one."""
+    """Print the table, or two lines per object where it is too wide; then a sentence per object that needs one."""
     if not objects:
         console.print("No objects.")
         return
-    console.print(table(objects))
+    drawn = table(objects)
+    if console.measure(drawn, options=console.options.update(max_width=_PIPE_WIDTH)).maximum <= console.width:
+        console.print(drawn)
+    else:
+        for found in objects:
+            console.print(f"{escape(_name(found))}  {found.origin.dataset}  {_state(found)}", soft_wrap=True)
+            console.print(f"  {_sentence(found)}", soft_wrap=True)
+        total = Totals.of(objects)
+        if total.objects > 1:
+            console.print(f"[bold]{total.objects} objects[/]  {_states(total)}\n  {_sentence(total)}", soft_wrap=True)
     for found in objects:
         if found.note and found.state is not State.PENDING:
             hop = f" at {found.hop.value}" if found.hop else ""
             console.print(escape(f"{_name(found)}: {found.state}{hop}: {found.note}"), style=_COLOURS[found.state])
+
+
+def _sentence(found: ObjectAudit | Totals) -> str:
+    """-> the two equations in words."""
+    if isinstance(found, Totals):
+        delivered: dict[str, int] = dict(found.delivered)
+    else:
+        delivered = {name: tally.delivered for name, tally in found.sinks.items()}
+    shed = f" + shed {found.shed:,}" if found.shed else ""
+    sinks = "".join(f"; in {name} {rows:,}" for name, rows in delivered.items())
+    return (
+        f"rows read {found.read:,} = published {found.published:,} + duplicates {found.duplicates:,} + dead letters "
+        f"{found.dead:,} + blank {found.blank:,}{shed}{sinks}; replayed {found.replayed:,}; {found.nbytes:,} bytes"
+    )
+
+
+def _state(found: ObjectAudit) -> str:
+    return f"[{_COLOURS[found.state]}]{found.state}[/]"
+
+
+def _states(total: Totals) -> str:
+    return ", ".join(f"{count} {state}" for state, count in total.states.items())
 
 
 def table(objects: Sequence[ObjectAudit]) -> Table:
@@ -90,21 +121,21 @@ def table(objects: Sequence[ObjectAudit]) -> Table:
     total = Totals.of(objects)
     sinks = list(total.delivered)
     drawn = Table(show_footer=True, footer_style="bold", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    drawn.add_column("object", f"{total.objects} object{'s' * (total.objects != 1)}", overflow="fold")
-    drawn.add_column("dataset", "")
+    drawn.add_column("object", f"{total.objects} object{'s' * (total.objects != 1)}", no_wrap=True)
+    drawn.add_column("dataset", "", no_wrap=True)
     numbers = {"read": "rows read", "published": "published", "duplicates": "duplicates", "dead": "dead letters"}
     numbers |= {"blank": "blank"} | ({"shed": "shed"} if total.shed else {}) | {"replayed": "replayed"}
     for name, title in numbers.items():
-        drawn.add_column(title, f"{getattr(total, name):,}", justify="right")
+        drawn.add_column(title, f"{getattr(total, name):,}", justify="right", no_wrap=True)
     for sink in sinks:
-        drawn.add_column(f"in {sink}", f"{total.delivered[sink]:,}", justify="right")
-    drawn.add_column("bytes", f"{total.nbytes:,}", justify="right")
-    drawn.add_column("state", ", ".join(f"{n} {state}" for state, n in total.states.items()))
+        drawn.add_column(f"in {sink}", f"{total.delivered[sink]:,}", justify="right", no_wrap=True)
+    drawn.add_column("bytes", f"{total.nbytes:,}", justify="right", no_wrap=True)
+    drawn.add_column("state", _states(total), no_wrap=True)
     for found in objects:
         delivered = [f"{found.sinks[s].delivered:,}" if s in found.sinks else "-" for s in sinks]
         values = [f"{getattr(found, name):,}" for name in numbers]
-        state = f"[{_COLOURS[found.state]}]{found.state}[/]"
-        drawn.add_row(escape(_name(found)), found.origin.dataset, *values, *delivered, f"{found.nbytes:,}", state)
+        numbers_shown = (*values, *delivered, f"{found.nbytes:,}")
+        drawn.add_row(escape(_name(found)), found.origin.dataset, *numbers_shown, _state(found))
     return drawn
 
 

@@ -251,8 +251,7 @@ def _unresolved(at: KeyPath, value: Any, environ: Mapping[str, str]) -> Iterable
         try:
             resolve(value, environ)
         except SecretMissing as error:
-            problem, _, advice = str(error).partition(": ")
-            yield Finding(at, problem, advice, Level.WARNING)
+            yield Finding(at, str(error), "", Level.WARNING)
 
 
 def _line_of(error: yaml.YAMLError) -> int:

@@ -181,7 +181,9 @@ def _told_by_spec(message: str, value: Any, path: KeyPath, at: KeyPath) -> Findi
     """The specs' own rules say `problem: advice`; put them where the words they speak of were written."""
     problem, _, known = message.partition("; known: ")
     advice = f"one of: {known}" if known else ""
-    if not known and ": " in message:
+    if message.startswith("field "):
+        problem = message.partition(": ")[2]
+    elif not known and ": " in message:
         problem, _, advice = message.rpartition(": ")
     home: KeyPath = path
     if not path:

@@ -79,7 +79,7 @@ def shown(path: KeyPath) -> str:
     for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif re.fullmatch(r"[\w*-]+", part):
+        elif re.fullmatch(r"[\w-]+|\*", part):
             text += f".{part}" if text else part
         else:
             text += f'["{part}"]'

@@ -48,8 +48,8 @@ def _faults(service: str, model: type[BaseModel], given: Mapping[str, Any], writ
     except ValidationError as error:
         for detail in error.errors():
             message = str(detail.get("ctx", {}).get("error", detail["msg"]))
-            key = names.get(str(detail["loc"][0])) if detail["loc"] else None
-            yield Finding((*at, key) if key else at, message)
+            wrong = names.get(str(detail["loc"][0])) if detail["loc"] else None
+            yield Finding((*at, wrong) if wrong else at, message)
 
 
 def _text(value: Any, source: str | None) -> str:

@@ -18,6 +18,7 @@ from devstack.stack import last_record
 from ingestcore.datasets import publish
 from ingestcore.datasets.config_file import Config, load
 from ingestcore.datasets.registry import Registry
+from ingestcore.datasets.secrets import SecretMissing, resolve_spec
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.record import fleet_lock
 from ingestcore.fleet.servers import buckets_of, given_servers, platform_of, quiet
@@ -29,6 +30,8 @@ from ingestcore.stage import Retriable
 
 SERVERS_TIMEOUT_SECONDS = 60.0
 """How long `up` waits for servers that the environment names before it gives up."""
+KILL_GRACE_SECONDS = 5.0
+"""Beyond the drain deadline that the services keep themselves."""
 _RETRY_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -64,6 +67,7 @@ def run(options: Options, screen: Screen) -> None:
     """
     services = discover()
     config = load(options.files, {name: service.settings for name, service in services.items()})
+    _check_references(config)
     layout = Layout.of(options.folder)
     layout.make()
     with _signals_interrupt(), fleet_lock(layout), _servers(layout, screen) as (stack, reachable):
@@ -72,6 +76,16 @@ def run(options: Options, screen: Screen) -> None:
         supervisor = _supervisor(layout, options, services, config, platform, reachable, registry, stack, screen)
         with _signals_stop(supervisor):
             supervisor.run()
+
+
+def _check_references(config: Config) -> None:
+    """The services run here, with this environment. Raises SecretMissing."""
+    for section, specs in (("sources", config.sources), ("sinks", config.sinks)):
+        for name, spec in specs.items():
+            try:
+                resolve_spec(spec, os.environ)
+            except SecretMissing as error:
+                raise SecretMissing(f"{section}.{name}: {error}") from None
 
 
 @contextmanager
@@ -134,7 +148,7 @@ def _supervisor(
         environment=service_environment(layout, config, {**os.environ, **reachable}),
         endpoints=reachable,
         screen=screen,
-        drain_seconds=platform.drain_seconds,
+        kill_after_seconds=platform.drain_seconds + KILL_GRACE_SECONDS,
         ready_timeout_seconds=options.ready_timeout_seconds,
     )
 

@@ -102,14 +102,14 @@ class Supervised:
         self._start_once_stopped = self.phase is Phase.STOPPING
         self.start()
 
-    def stop(self, drain_seconds: float) -> None:
+    def stop(self, kill_after_seconds: float) -> None:
         """Ask it to drain; `tick` kills it after this long."""
         self._start_once_stopped = False
         if self._process is None:
             self.phase, self.reason = Phase.STOPPED, ""
         elif self.phase is not Phase.STOPPING:
             self.phase, self.reason = Phase.STOPPING, ""
-            self._kill_clock = time.monotonic() + drain_seconds
+            self._kill_clock = time.monotonic() + kill_after_seconds
             self._signal(signal.SIGTERM)
             self._signal(signal.SIGCONT)  # a frozen process takes SIGTERM only once it runs again
 

@@ -20,8 +20,6 @@ from ingestcore.fleet.wanted import Wanted, not_known
 TICK_SECONDS = 0.1
 FOLLOW_SECONDS = 0.5
 READY_TIMEOUT_SECONDS = 120.0
-KILL_GRACE_SECONDS = 5.0
-"""Beyond the drain deadline of the services themselves."""
 
 
 class Screen(Protocol):
@@ -60,14 +58,14 @@ class Supervisor:
         environment: Mapping[str, str],
         endpoints: Mapping[str, str],
         screen: Screen,
-        drain_seconds: float,
+        kill_after_seconds: float,
         ready_timeout_seconds: float = READY_TIMEOUT_SECONDS,
     ) -> None:
         """wanted: the processes that should exist now, asked again and again. environment: of the processes.
-        endpoints: variables for other shells. drain_seconds: how long the services themselves take at most."""
+        endpoints: variables for other shells. kill_after_seconds: how long a process may take to drain."""
         self._layout, self._wanted, self._command = layout, wanted, command
         self._environment, self._screen = environment, screen
-        self._drain_seconds = drain_seconds + KILL_GRACE_SECONDS
+        self._kill_after_seconds = kill_after_seconds
         self._ready_timeout_seconds = ready_timeout_seconds
         self._processes: dict[str, Supervised] = {}
         self._leaving: dict[str, Supervised] = {}
@@ -112,7 +110,7 @@ class Supervisor:
         for label in [label for label in self._processes if label not in wanted]:
             self._screen.news(f"{label} is no longer in the configuration")
             self._leaving[label] = self._processes.pop(label)
-            self._leaving[label].stop(self._drain_seconds)
+            self._leaving[label].stop(self._kill_after_seconds)
 
     def _tick(self) -> None:
         for process in (*self._processes.values(), *self._leaving.values()):
@@ -184,7 +182,7 @@ class Supervisor:
             chosen = dict(self._processes)
         for process in chosen.values():
             if what == "stop":
-                process.stop(self._drain_seconds)
+                process.stop(self._kill_after_seconds)
             else:
                 process.start_anew()
         self._pending.append((errand, list(chosen.values()), Phase.STOPPED if what == "stop" else Phase.READY))
@@ -205,7 +203,7 @@ class Supervisor:
         self._record.state = "stopping"
         self._processes, self._leaving = {**self._leaving, **self._processes}, {}
         for process in self._processes.values():
-            process.stop(self._drain_seconds)
+            process.stop(self._kill_after_seconds)
         asked = self._stops
         while any(process.pid for process in self._processes.values()):
             if self._stops > max(asked, 1):

@@ -200,8 +200,8 @@ def committed(admin: AdminClient, group: str) -> dict[tuple[str, int], int]:
 
 
 def group_lag(platform: Platform, group: str, topic: str) -> int | None:
-    """-> offsets between the group's commits and the ends of a logical topic (transaction markers included: a
-    drained group may show a few); None: it has never committed."""
+    """-> offsets between the group's commits and the ends of a logical topic; None: it has never committed. A service
+    at rest commits past transaction markers within seconds, so a drained group shows 0."""
     admin = open_admin(platform)
     name = topic_name(platform.topic_prefix, topic)
     metadata = _metadata(admin)

@@ -151,9 +151,14 @@ class GroupMember:
         foreign = bool(records) and (before != after or generation(after) < 0)
         if self.moved or foreign or (holding and after != self.membership):
             raise Rebalanced("the group moved")
-        if records:
+        if records or (not holding and generation(after) >= 0):
             self.membership = after
         return records
+
+    def positions(self) -> dict[int, int]:
+        """-> next offset to be read by partition. It passes transaction markers, which are no records."""
+        owned = self._consumer.assignment()
+        return {t.partition: t.offset for t in self._consumer.position(owned) if t.offset >= 0} if owned else {}
 
     def relocate(self) -> None:
         """Back to what is committed: drop what was fetched, look up positions of all owned partitions, seek there."""

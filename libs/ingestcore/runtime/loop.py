@@ -55,6 +55,7 @@ _FETCH_RECORDS = 16
 _IDLE_WAIT_SECONDS = 0.05
 _BUSY_WAIT_SECONDS = 0.004
 _POLL_EVERY_SECONDS = 0.5
+_REST_SECONDS = 1.0
 _FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 0.1, 10.0
 _FATAL = (Unbalanced, Gap, Fenced, NewerFormat)
 _NOT_THE_INPUTS_FAULT = (Retriable, OperatorNeeded, KafkaException, OSError, MemoryError)
@@ -88,7 +89,7 @@ class StageRunner:
         )
         self._topic_ids: dict[str, str] = {}
         self._dlq_partitions = 0
-        self._polled_at = 0.0
+        self._polled_at = self._rested_at = 0.0
         # The first turn makes the producer, which fences an elder process of the same replica id.
         self._needs_rollback = True
         self._forget_held()
@@ -191,6 +192,18 @@ class StageRunner:
             self._health.waiting(away)
         elif self._topic_ids:
             self._health.ready()
+            self._pass_markers()
+
+    def _pass_markers(self) -> None:
+        """Commit past the transaction markers behind the last record, so that a drained group shows no lag."""
+        now = time.monotonic()
+        if self._member.membership is None or now - self._rested_at < _REST_SECONDS:
+            return
+        self._rested_at = now
+        positions = self._member.positions().items()
+        # Every partition is asked: `any` would stop at the first that moved.
+        if any([self._progress.pass_markers((self._consumes, p), position) for p, position in positions]):
+            self._since = self._since or now
 
     # -- taking inputs
     def _admit(self) -> None:

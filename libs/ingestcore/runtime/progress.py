@@ -175,6 +175,14 @@ class Progress:
         part.finish(at.offset)
         return mark.rows
 
+    def pass_markers(self, place: Place, position: int) -> bool:
+        """Nothing is open and the reader stands behind the last record: transaction markers lie between. -> moved?"""
+        part = self.parts.get(place)
+        if part is None or part.open or position <= part.next:
+            return False
+        part.next = position
+        return True
+
     def commit(self) -> dict[Place, tuple[int, str]]:
         """-> (offset, metadata) of partitions that moved since the last call."""
         moved = {}

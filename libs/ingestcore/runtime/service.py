@@ -83,10 +83,9 @@ class Service:
 
 def discover() -> dict[str, Service]:
     """-> services by kebab-case name, found by folder."""
-    import services
-
     found: dict[str, Service] = {}
-    for module in pkgutil.iter_modules(services.__path__, "services."):
+    # By name: the core must not depend on the services it runs.
+    for module in pkgutil.iter_modules(importlib.import_module("services").__path__, "services."):
         service = getattr(importlib.import_module(module.name), "SERVICE", None)
         if isinstance(service, Service):
             found[service.name] = service

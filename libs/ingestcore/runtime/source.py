@@ -121,6 +121,9 @@ class _Running:
                 self._give_up_transaction()
                 self._ended.wait(random.uniform(backoff / 2, backoff))
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
+        close = getattr(self._source, "close", None)
+        if close:
+            close()  # a source may have a lease to give up and progress to tell
 
     def _say(self, error: Exception) -> None:
         text = error_of(error).str() if isinstance(error, KafkaException) else str(error)

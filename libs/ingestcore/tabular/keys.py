@@ -2,9 +2,9 @@
 
 A key is the first 16 bytes of SHA-256 over one canonical message a row:
 
-    scope     16 bytes: SHA-256, cut, over the length-prefixed UTF-8 texts "entity" or "key", tenant, dataset (without
-              version), key version of the spec and, in key order, name and type of every column; of a coordinate:
-              bucket and key of the object, its ETag and "row" instead of columns
+    scope     16 bytes: SHA-256, cut, over the length-prefixed (4 bytes, big-endian) UTF-8 texts tenant, dataset
+              (without version), key version of the spec, "columns" and, in key order, name and type of every column;
+              for a coordinate "coordinate", bucket and key of the object and its ETag
     nulls     a bitmap, first column in the highest bit, padded to whole bytes; 1 = null
     numbers   8 bytes big-endian for each column of a fixed width, in key order, 0 where null:
               integer: two's complement; float: IEEE 754 bits (-0.0 is 0.0); boolean: 0 or 1;
@@ -17,13 +17,15 @@ every part's length is known from what precedes it, so no two rows have one mess
 string differ in the bitmap.
 
 Key columns: the listed ones in the listed order. Content (`all`): the declared fields and the columns of `"*"` that
-are present, sorted by name; a declared column missing from the file is null. Without keys: the row's coordinate.
+are present, sorted by name; a declared column missing from the file is null. Without keys: the row's coordinate, whose
+number is a fixed-width part; it has no nulls. The entity is the same over the primary key.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -41,27 +43,48 @@ KEY_BYTES: Final = 16
 _HEX: Final = 2 * KEY_BYTES
 
 
-def keys(
-    rows: pa.Table, spec: DatasetSpec, *, tenant: str, dataset: str, facts: ObjectFacts, ordinals: pa.Array
-) -> tuple[pa.Array, pa.Array]:
-    """-> (`_entity`, `_key`), arrays of 16 bytes, one a row. Without a primary key they are one array.
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose rows they are. `dataset`: without version; `coordinate`: what else names a row that has no key, before
+    its number: bucket and key of its object, and the ETag."""
 
-    rows      typed columns by output name; further columns (`_…`) are ignored
-    dataset   its name without version
-    ordinals  int64, the rows' numbers in the object: used where the key is the coordinate
+    tenant: str
+    dataset: str
+    coordinate: tuple[str, ...]
+
+    @classmethod
+    def of(cls, facts: ObjectFacts) -> Owner:
+        return cls(facts.tenant, facts.table, (facts.uri, facts.etag))
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """`_entity` and `_key`: arrays of 16 bytes, one a row. Without a primary key they are one array."""
+
+    entity: pa.Array
+    key: pa.Array
+
+
+def keys(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, int]], numbers: pa.Array) -> Keys:
+    """-> keys of rows of one dataset version.
+
+    rows     typed columns by output name, one chunk each; the platform's columns are ignored
+    owners   in the order of the rows: whose, and how many
+    numbers  int64: the rows' numbers in their objects, used where the key is the coordinate
     Raises KeyError: a key column is missing.
     """
-    scope = (tenant, dataset, spec.key_version())
     wanted = spec.key_columns()
     if wanted is None:
-        digest = _digests(_scope("key", *scope, facts.uri, facts.etag, "row"), [_integer_words(ordinals)], [], [])
-        key = _as_keys(digest)
+        scopes = _scopes(spec, owners, [], coordinate=True)
+        key = _as_keys(_digests(scopes, [_integer_words(numbers)], [], []))
     else:
         names = content_columns(rows.schema.names, spec) if wanted == "all" else wanted
-        key = _column_keys(rows, spec, names, "key", scope)
+        key = _column_keys(rows, spec, names, owners)
+        if spec.primary_key == names:
+            return Keys(key, key)
     if not spec.primary_key:
-        return key, key
-    return _column_keys(rows, spec, spec.primary_key, "entity", scope), key
+        return Keys(key, key)
+    return Keys(_column_keys(rows, spec, spec.primary_key, owners), key)
 
 
 def content_columns(present: Sequence[str], spec: DatasetSpec) -> tuple[str, ...]:
@@ -71,28 +94,45 @@ def content_columns(present: Sequence[str], spec: DatasetSpec) -> tuple[str, ...
 
 
 def _column_keys(
-    rows: pa.Table, spec: DatasetSpec, names: Sequence[str], kind: str, scope: tuple[str, str, str]
+    rows: pa.Table, spec: DatasetSpec, names: Sequence[str], owners: Sequence[tuple[Owner, int]]
 ) -> pa.Array:
     """-> keys over columns of the table."""
-    nulls, words, texts = [], [], []
+    nulls: list[NDArray[np.bool_] | None] = []
+    words: list[NDArray[np.uint64]] = []
+    texts: list[pa.Array] = []
     described: list[str] = []
     for name in names:
         field = spec.named.get(name) or spec.rest
-        if field is None:
-            raise KeyError(f"key column {name} is not in the dataset")
-        described += (name, field.type.value)
-        if name in rows.schema.names:
-            column = rows.column(name).combine_chunks()
-        elif name in spec.named:
-            column = pa.nulls(rows.num_rows, pa.string() if field.type is Type.STRING else pa.int64())
-        else:
+        if field is None or (name not in spec.named and name not in rows.schema.names):
             raise KeyError(f"key column {name} is not among the rows' columns")
+        described += (name, field.type.value)
+        column = _column(rows, name, field)
         nulls.append(_null_mask(column))
         if field.type is Type.STRING:
             texts.append(normalised(column, field))
         else:
             words.append(_words(column))
-    return _as_keys(_digests(_scope(kind, *scope, *described), words, texts, nulls))
+    return _as_keys(_digests(_scopes(spec, owners, described, coordinate=False), words, texts, nulls))
+
+
+def _column(rows: pa.Table, name: str, field: FieldSpec) -> pa.Array:
+    if name not in rows.schema.names:
+        return pa.nulls(rows.num_rows, pa.string() if field.type is Type.STRING else pa.int64())
+    column = rows.column(name)
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _scopes(
+    spec: DatasetSpec, owners: Sequence[tuple[Owner, int]], described: Sequence[str], *, coordinate: bool
+) -> NDArray[np.uint8]:
+    """-> 16 bytes for each row, or for all where there is one owner."""
+    version, made = spec.key_version(), {}
+    for owner, _ in owners:
+        if owner not in made:
+            own = ("coordinate", *owner.coordinate) if coordinate else ("columns", *described)
+            made[owner] = _scope(owner.tenant, owner.dataset, version, *own)
+    scopes = np.frombuffer(b"".join(made[owner] for owner, _ in owners), np.uint8).reshape(-1, KEY_BYTES)
+    return scopes if len(made) == 1 else np.repeat(scopes, [count for _, count in owners], axis=0)
 
 
 def _scope(*parts: str) -> bytes:
@@ -145,7 +185,7 @@ def _filled(column: pa.Array, value: float | str) -> pa.Array:
 
 
 def _digests(
-    scope: bytes,
+    scopes: NDArray[np.uint8],
     words: Sequence[NDArray[np.uint64]],
     texts: Sequence[pa.Array],
     nulls: Sequence[NDArray[np.bool_] | None],
@@ -156,7 +196,7 @@ def _digests(
     lengths_at = KEY_BYTES + bitmap + 8 * len(words)
     width = lengths_at + 4 * len(texts)
     fixed = np.zeros((count, width), np.uint8)
-    fixed[:, :KEY_BYTES] = np.frombuffer(scope, np.uint8)
+    fixed[:, :KEY_BYTES] = scopes if len(scopes) == count else scopes[0]
     for place, mask in enumerate(nulls):
         if mask is not None:
             fixed[:, KEY_BYTES + place // 8] |= mask.astype(np.uint8) << (7 - place % 8)

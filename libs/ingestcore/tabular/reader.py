@@ -29,6 +29,7 @@ from ingestcore.tabular.texts import Converted, Mask
 _REMEMBERED_BLOCKS: Final = 16
 """A column that was refused is read as text at once for this many blocks: it is likely to be refused again."""
 
+_ASCII: Final = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
 _REFUSED = re.compile(r"In CSV column #(\d+): ")
 
 
@@ -62,21 +63,25 @@ class Reader:
         self._as_text: Counter[str] = Counter()
         self._zoned: set[str] = set()
         self._has_integers = any(column.field.type is Type.INTEGER for column in plan.columns)
-        true, false = texts.boolean_words(FieldSpec(type=Type.BOOLEAN))
         self._options: dict[str, Any] = {
             "strings_can_be_null": True,
             "quoted_strings_can_be_null": False,
             "null_values": list(plan.dialect.null_values),
-            "true_values": list(true),
-            "false_values": list(false),
         }
+        if any(column.field.type is Type.BOOLEAN for column in plan.columns):
+            true, false = texts.boolean_words(FieldSpec(type=Type.BOOLEAN))
+            self._options |= {"true_values": list(true), "false_values": list(false)}
 
     def read(self, records: Records) -> Read:
         """Read the records that carry data, of which there must be some."""
-        types = self._first_types(records.body)
-        table, ragged = self._settle(records.body, types)
-        gone = [row.place for row in ragged]
-        places = np.delete(np.arange(table.num_rows + len(gone)), gone) if gone else np.arange(table.num_rows)
+        body, ragged = records.body, []
+        if not _is_utf8(body):
+            ragged = self._ragged_of(body)
+            body = records.pick(_others(ragged, len(records.ordinals)))
+        types = self._first_types(body)
+        table, more = self._settle(body, types)
+        ragged += more
+        places = _others(ragged, table.num_rows + len(ragged))
         done = {}
         for column in self._plan.columns:
             values = _one_chunk(table.column(column.source))
@@ -91,6 +96,12 @@ class Reader:
         """-> raw texts (binary, null where the reader sees a null) of some columns of records that are not ragged."""
         table, _ = self._table(body, {source: pa.binary() for source in sources})
         return {source: _one_chunk(table.column(source)) for source in sources}
+
+    def _ragged_of(self, body: bytes) -> list[Ragged]:
+        """-> ragged records of a block that is not UTF-8: pyarrow fails when it hands on the text of such a record.
+        What tells fields apart is ASCII, so any other byte may stand in for the rest."""
+        _, ragged = self._table(body.translate(_ASCII), {self._plan.columns[0].source: pa.binary()})
+        return ragged
 
     def _first_types(self, body: bytes) -> dict[str, pa.DataType]:
         hexadecimal = self._has_integers and _has_hexadecimal(body)
@@ -138,18 +149,20 @@ class Reader:
 
     def _table(self, body: bytes, types: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[Ragged]]:
         ragged: list[Ragged] = []
+        if not body:
+            return pa.table({source: pa.array([], type) for source, type in types.items()}), ragged
+        # pyarrow would drop a byte order mark here, in the middle of an object, where it belongs to the first value.
+        skipped = int(body.startswith(codecs.BOM_UTF8))
+        body = b"\n" * skipped + body
 
         def note(row: Any) -> str:
-            ragged.append(Ragged(row.number - 1, row.actual_columns))
+            ragged.append(Ragged(row.number - 1 - skipped, row.actual_columns))
             return "skip"
 
-        # pyarrow would drop a byte order mark here, in the middle of an object, where it belongs to the first value.
-        marked = body.startswith(codecs.BOM_UTF8)
-        body = b"\n" + body if marked else body
         table = pa.csv.read_csv(
             pa.BufferReader(body),
             read_options=pa.csv.ReadOptions(
-                use_threads=False, block_size=len(body) + 1, column_names=self._plan.titles, skip_rows=int(marked)
+                use_threads=False, block_size=len(body) + 1, column_names=self._plan.titles, skip_rows=skipped
             ),
             parse_options=parse_options(self._plan.dialect, note),
             convert_options=pa.csv.ConvertOptions(column_types=types, include_columns=list(types), **self._options),
@@ -185,6 +198,24 @@ def _nulled(values: pa.Array, bad: Mask) -> Converted:
     if bad.any():
         values = pa.compute.if_else(pa.array(bad), pa.scalar(None, values.type), values)
     return Converted(values, bad)
+
+
+def _others(ragged: Collection[Ragged], count: int) -> NDArray[np.int64]:
+    """-> places of the records that are not ragged."""
+    return np.delete(np.arange(count), [row.place for row in ragged]) if ragged else np.arange(count)
+
+
+def _is_utf8(body: bytes) -> bool:
+    if body.isascii():
+        return True
+    text = pa.Array.from_buffers(
+        pa.large_string(), 1, [None, pa.py_buffer(np.array([0, len(body)], np.int64)), pa.py_buffer(body)]
+    )
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _has_hexadecimal(body: bytes) -> bool:

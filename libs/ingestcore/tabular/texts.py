@@ -1,13 +1,16 @@
 """What the text of a field means: the language of each type, and its exact, vectorised reading.
 
-| type      | accepted                                              | refused though a parser may take it            |
-|-----------|-------------------------------------------------------|------------------------------------------------|
-| string    | any UTF-8                                             |                                                |
-| integer   | optional sign, digits, within 64 bits: `7`, `+7`, `007` | `0x1F`, `7.0`, `1e3`, `1_000`                |
-| float     | decimal with optional exponent: `1`, `1.`, `.5`, `1e5`; too small becomes 0 | `inf`, `NaN`, `1e400`, `1,5` |
-| boolean   | the field's words as written; else true/false, t/f, yes/no, y/n, 1/0 in any case | `ja`, `2`           |
-| date      | `YYYY-MM-DD`, years 0001-9999                         | a timestamp, `2024-1-5`, `2024-02-30`          |
-| timestamp | `YYYY-MM-DD` + `T` or space + `hh[:mm[:ss[.1-6 digits]]]` + optional zone `Z`, `±hh`, `±hhmm`, `±hh:mm` | a date, `24:00`, a leap second, nanoseconds, a local time the zone's clocks skip |
+string     any UTF-8
+integer    an optional sign and digits, within 64 bits: `7`, `+7`, `007`.
+           Refused, though the reader takes some of them: `0x1F`, `7.0`, `1e3`, `1_000`
+float      a decimal number with an optional exponent: `1`, `+1.`, `.5`, `1e5`; one too small for 64 bits is 0.
+           Refused: `inf`, `NaN`, `1e400`, `1,5`
+boolean    the field's words as written; else true/false, t/f, yes/no, y/n, 1/0 in any case
+date       `YYYY-MM-DD`, years 0001-9999.
+           Refused: a timestamp, `2024-1-5`, `2024-02-30`
+timestamp  a date, `T` or one space, `hh`, `hh:mm` or `hh:mm:ss` with up to 6 decimals, and optionally a zone: `Z`,
+           `+hh`, `+hhmm`, `+hh:mm`. Years 0001-9999.
+           Refused: a mere date, `24:00`, a leap second, nanoseconds, a local time that the zone's clocks skip
 
 With `format` a date or timestamp is what the format says, with four-digit `%Y`, and one or two digits for the others.
 A local time that occurs twice (clocks set back) is the earlier one.

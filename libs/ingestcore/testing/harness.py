@@ -89,7 +89,7 @@ class _Run:
             self._fresh = True
         else:
             self._stage.aborted()
-            self._fresh = self._random.random() < 0.3
+            self._fresh = self._fresh or self._random.random() < 0.3
 
     def once(self) -> bool:
         """From what is committed to the end. -> done?"""
@@ -98,6 +98,7 @@ class _Run:
             self._progress.assign(place, offset, metadata)
         if self._fresh:
             self._stage.assigned(sorted(p for _, p in self._inputs))
+            self._fresh = False
         self._known: dict[At, int | None] = {}
         self._pending: list[Step] = []
         self._jobs = {}

@@ -223,10 +223,10 @@ class Replica:
         self.trouble = ""
         self.passes = 0
 
-    def move(self, *, abort: bool = False) -> bool:
+    def move(self, *, abort: bool = False, before_commit: Callable[[], object] = lambda: None) -> bool:
         """Take the scan one yield further, then commit and acknowledge what it gave. -> did the pass go on?
 
-        abort: the step's transaction fails, as when Kafka is away.
+        abort: the step's transaction fails, as when Kafka is away. before_commit: what happens meanwhile elsewhere.
         """
         if self._scan is None:
             self._scan = self.source.scan()
@@ -236,6 +236,7 @@ class Replica:
                 self._topic.epoch += 1
                 self._epoch, self._term = self._topic.epoch, self.source.term
             if step is not None:
+                before_commit()
                 if abort:
                     raise Retriable("Kafka is away")
                 self._commit(step)

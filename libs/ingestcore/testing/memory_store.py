@@ -21,20 +21,20 @@ class MemoryStore:
 
     def __init__(self, *buckets: str) -> None:
         self._lock = threading.Lock()
-        self._buckets: dict[str, dict[str, bytes]] = {bucket: {} for bucket in buckets}
+        self._buckets: dict[str, dict[str, tuple[bytes, str]]] = {bucket: {} for bucket in buckets}
         self.faults: deque[Exception] = deque()
         self.on_range: Callable[[str, int, int], None] = lambda key, first, size: None
 
     def list(self, bucket: str, prefix: str, start_after: str = "") -> Iterator[Listed]:
         with self._lock:
             found = sorted(self._bucket(bucket).items(), key=lambda entry: entry[0].encode())
-        for key, data in found:
+        for key, (data, etag) in found:
             if key.startswith(prefix) and key.encode() > start_after.encode():
-                yield Listed(key, etag_of(data), len(data), "2026-01-01T00:00:00Z")
+                yield Listed(key, etag, len(data), "2026-01-01T00:00:00Z")
 
     def get(self, bucket: str, key: str) -> bytes:
         with self._lock:
-            return self._object(bucket, key)
+            return self._object(bucket, key)[0]
 
     def get_range(self, bucket: str, key: str, etag: str, first: int, size: int) -> bytes:
         self.on_range(key, first, size)
@@ -43,8 +43,8 @@ class MemoryStore:
                 raise self.faults.popleft()
             if size == 0:
                 return b""
-            data = self._object(bucket, key)
-        if etag_of(data) != etag:
+            data, now = self._object(bucket, key)
+        if now != etag:
             raise Changed(f"reading s3://{bucket}/{key}: the object is not the version that was asked for")
         if first + size > len(data):
             raise Changed(f"reading s3://{bucket}/{key}: the object has only {len(data)} bytes, more were listed")
@@ -52,13 +52,14 @@ class MemoryStore:
 
     def put(self, bucket: str, key: str, data: bytes) -> None:
         with self._lock:
-            self._bucket(bucket)[key] = bytes(data)
+            self._bucket(bucket)[key] = (bytes(data), etag_of(data))
 
     def put_new(self, bucket: str, key: str, data: bytes | Path) -> bool:
         with self._lock:
             if key in self._bucket(bucket):
                 return False
-            self._bucket(bucket)[key] = data.read_bytes() if isinstance(data, Path) else bytes(data)
+            written = data.read_bytes() if isinstance(data, Path) else bytes(data)
+            self._bucket(bucket)[key] = (written, etag_of(written))
             return True
 
     def delete(self, bucket: str, key: str) -> None:
@@ -69,12 +70,12 @@ class MemoryStore:
         with self._lock:
             self._bucket(bucket)
 
-    def _bucket(self, bucket: str) -> dict[str, bytes]:
+    def _bucket(self, bucket: str) -> dict[str, tuple[bytes, str]]:
         if bucket not in self._buckets:
             raise Refused(f"opening bucket {bucket}: there is no such bucket")
         return self._buckets[bucket]
 
-    def _object(self, bucket: str, key: str) -> bytes:
+    def _object(self, bucket: str, key: str) -> tuple[bytes, str]:
         try:
             return self._bucket(bucket)[key]
         except KeyError:

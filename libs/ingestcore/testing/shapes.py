@@ -88,6 +88,8 @@ class Narrow:
     )
     spec: dict[str, Any] = {  # noqa: RUF012 - a literal, never changed
         "primary_key": ["id"],
+        "revision": "timestamp",
+        "on_extra": "freeze",
         "fields": {
             "id": "integer",
             "timestamp": "timestamp",

@@ -3,19 +3,28 @@ bucket."""
 
 from __future__ import annotations
 
+import io
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ingestcore.datasets.provenance import source_metadata
+from ingestcore.datasets.registry import NotSeenYet
+from ingestcore.datasets.spec import SinkSpec
 from ingestcore.messages.dead_letters import DeadLetter
 from ingestcore.messages.objects import ObjectFacts, object_id
 from ingestcore.messages.rows import KEY, OBJECT, PROVENANCE, PROVENANCE_TYPE, ROW, write
+from ingestcore.observe.metrics import Metrics
 from ingestcore.reasons import Reason
+from ingestcore.runtime.service import Context
+from ingestcore.settings import Platform
 from ingestcore.stage import At, Gap, Input
 from ingestcore.stores.objects import Listed, Missing, Refused
 
@@ -164,7 +173,10 @@ class MemoryBucket:
         self.before("put_new", key)
         body = data.read_bytes() if isinstance(data, Path) else data
         with self._lock:
-            return self.objects.setdefault(key, body) is body
+            if key in self.objects:
+                return False
+            self.objects[key] = body
+            return True
 
     def delete(self, bucket: str, key: str) -> None:
         self.before("delete", key)
@@ -174,6 +186,59 @@ class MemoryBucket:
         if self.missing:
             raise Refused(f"bucket {bucket} does not exist: create it")
 
-    def keys(self, part: str) -> list[str]:
+    def keys(self, part: str) -> Sequence[str]:
         """-> keys that contain this text, in order."""
         return sorted(key for key in self.objects if part in key)
+
+
+@dataclass
+class PlayedSpecs:
+    """The registry, as far as a sink asks it."""
+
+    parquet: dict[str, Any]
+    more: dict[str, Any] = field(default_factory=dict)
+    removed: bool = False
+
+    def sink(self, name: str) -> SinkSpec:
+        if self.removed:
+            raise NotSeenYet(f"sink {name} is not in the configuration topic")
+        return SinkSpec.model_validate({"parquet": {"uri": "s3://out/lake/", **self.parquet}, **self.more})
+
+
+class SinkWorld:
+    """What outlives the sinks opened on it: bucket, topic, configuration, clock, the replica's folder."""
+
+    def __init__(self, state: Path, inputs: Mapping[int, Sequence[Input]], *, topic_id: str = "topic-id") -> None:
+        self.bucket, self.topics = MemoryBucket(), PlayedTopics(inputs, topic_id)
+        self.specs = PlayedSpecs({"max_age": "30s", "max_bytes": "1MiB"})
+        self.now_seconds = 1000.0
+        self.state = state
+        state.mkdir(exist_ok=True)
+
+    def clock(self) -> float:
+        return self.now_seconds
+
+    def context(self, settings: Any) -> Context:
+        """-> what the sink `lake` is built from."""
+        return Context(
+            Platform(),
+            settings,
+            "lake",
+            self.specs,  # type: ignore[arg-type]
+            self.topics,
+            Metrics(),
+            self.state,
+            lambda spec: self.bucket,
+        )
+
+    def files(self) -> dict[str, bytes]:
+        """-> Parquet files by key."""
+        return {key: self.bucket.objects[key] for key in self.bucket.keys(".parquet")}
+
+    def column(self, name: str) -> Counter[Any]:
+        """-> how often each value is in all files."""
+        return Counter(i for data in self.files().values() for i in pq.read_table(io.BytesIO(data))[name].to_pylist())
+
+    def temporary(self) -> Sequence[Path]:
+        """-> local files that are not removed yet."""
+        return sorted(self.state.iterdir())
