@@ -145,7 +145,7 @@ class Cutter:
         if too_long == 0:
             end = int(ends[0])
             self._put_back(window[end:])
-            yield self._too_long(bytes(window[:RAW_LIMIT_BYTES]), end, closed=True)
+            yield self._too_long(bytes(window[: min(end, RAW_LIMIT_BYTES)]), end)
             return
         end = int(ends[too_long - 1])
         last_start = int(ends[too_long - 2]) if too_long > 1 else 0
@@ -176,9 +176,7 @@ class Cutter:
         if end is not None:
             self._put_back(piece[end:])
             self._long = None
-            yield self._too_long(
-                self._long_raw[: min(self._long_bytes, RAW_LIMIT_BYTES)], self._long_bytes, closed=True
-            )
+            yield self._too_long(self._long_raw[: self._long_bytes], self._long_bytes)
 
     def _complete_rows(self, *, ended: bool) -> Iterator[Cut]:
         """What is left, window by window. `ended`: a last record may lack its line end."""
@@ -198,8 +196,8 @@ class Cutter:
         tail = bytes(window[int(ends[-1]) if len(ends) else 0 :])
         return bool(tail) and len(record_ends(tail + b"\n", self._dialect)) > 0
 
-    def _too_long(self, raw: bytes, size: int, *, closed: bool) -> TooLong:
-        found = TooLong(raw, self._row, self._byte, self._byte + size, closed)
+    def _too_long(self, raw: bytes, size: int) -> TooLong:
+        found = TooLong(raw, self._row, self._byte, self._byte + size, closed=True)
         self._row += 1
         self._byte += size
         return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Generator, Iterator
 from concurrent.futures import Executor
 from typing import Final
 
@@ -51,7 +52,7 @@ class Inflater:
             except (_INVALID, EOFError, Damaged) as error:
                 if gathered:
                     yield b"".join(gathered)
-                raise Damaged(f"{error}: {self._place()}") from error
+                raise Damaged(f"{_said(error)}: {self._place()}") from error
             self.read_bytes += min(SLICE_BYTES, len(view) - start)
         if gathered:
             yield b"".join(gathered)
@@ -88,7 +89,7 @@ class Inflater:
             self._padding = self._padding or len(bare) < len(rest)
             rest = bare
         if rest and self._padding:
-            raise Damaged("bytes that are no gzip follow the stream")
+            raise Damaged("other bytes follow the zero padding of the gzip stream")
         if rest:
             self._member, self._in_member = _new_member(), True
         return rest
@@ -97,7 +98,7 @@ class Inflater:
         return f"after byte {self.read_bytes} of the object as stored, byte {self.made_bytes} inflated"
 
 
-def inflated(parts: Iterator[bytes | None], pool: Executor) -> Iterator[bytes | None]:
+def inflated(parts: Iterator[bytes | None], pool: Executor) -> Generator[bytes | None, None, None]:
     """Parts of a gzip object -> inflated pieces in order, made one ahead on the pool. None: not ready.
 
     Raises Damaged.
@@ -118,6 +119,12 @@ def inflated(parts: Iterator[bytes | None], pool: Executor) -> Iterator[bytes | 
             ahead = pool.submit(next, pieces, None)
             yield piece
     inflater.end()
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, Damaged):
+        return str(error)
+    return "the gzip stream is damaged (" + re.sub(r"^Error -?\d+ ", "", str(error)) + ")"
 
 
 def _new_member() -> igzip_lib.IgzipDecompressor:

@@ -16,7 +16,7 @@ from services.chunk_downloader.head import Drift
 
 @dataclass(frozen=True, slots=True)
 class Letters:
-    """Letters about one object. Those for a whole object carry its reference and go back to `objects`."""
+    """Letters about one object. Each carries the reference: sent to `objects` again, it has the object read anew."""
 
     at: At
     ref: ObjectRef
@@ -38,7 +38,7 @@ class Letters:
             message,
             nbytes=size,
             object=self.facts,
-            facts=_range(record.row, record.first_byte, record.end_byte),
+            facts=self._reference() | _range(record.row, record.first_byte, record.end_byte),
             reentry="objects",
         )
 
@@ -85,9 +85,12 @@ class Letters:
             rows=0,
             nbytes=nbytes,
             object=self.facts,
-            facts={"reference": self.ref.encode().decode(), **facts},
+            facts=self._reference() | facts,
             reentry="objects",
         )
+
+    def _reference(self) -> dict[str, str]:
+        return {"reference": self.ref.encode().decode()}
 
 
 def _range(row: int, first_byte: int, end_byte: int) -> dict[str, str]:

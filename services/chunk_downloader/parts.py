@@ -6,6 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor, Future
+from typing import Final
+
+FIRST_PART_BYTES: Final = 4 << 20
+"""Memory that reading ahead leaves for objects about to begin."""
 
 
 class Budget:
@@ -22,10 +26,10 @@ class Budget:
     def free_bytes(self) -> int:
         return self._free_bytes
 
-    def take(self, size: int) -> bool:
-        """-> whether `size` bytes were granted."""
+    def take(self, size: int, leave: int = 0) -> bool:
+        """-> whether `size` bytes were granted; `leave`: only if so many are free afterwards."""
         with self._lock:
-            if size > self._free_bytes:
+            if size + leave > self._free_bytes:
                 return False
             self._free_bytes -= size
             return True
@@ -65,7 +69,8 @@ def parts(
         while at < end or waiting:
             while at < end and len(waiting) < in_memory and sum(not job.done() for _, job in waiting) < at_once:
                 size = min(chunk_size, end - at)
-                if not budget.take(size):
+                # Reading ahead must not starve an object that has nothing yet.
+                if not budget.take(size, leave=FIRST_PART_BYTES if waiting else 0):
                     break
                 waiting.append((size, pool.submit(get, at, size)))
                 at += size

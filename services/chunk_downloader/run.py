@@ -18,7 +18,7 @@ from services.chunk_downloader.head import FIRST_BYTES, Drift, Head, find_head
 from services.chunk_downloader.inflate import Damaged
 from services.chunk_downloader.letters import Letters
 from services.chunk_downloader.segments import Segments
-from services.chunk_downloader.streams import ObjectBytes, Pieces, Workers, again, take
+from services.chunk_downloader.streams import ObjectBytes, Pieces, Workers, again, breaking, take
 from services.chunk_downloader.timing import Timing
 from services.chunk_downloader.token import Token
 
@@ -90,7 +90,7 @@ class ObjectRun:
             pieces, first = self._bytes.plain_head(), self._segments_from
         seen: deque[bytes] = deque()
         try:
-            head = yield from self._head(pieces, seen)
+            head, rest = yield from self._head(pieces, seen)
         except Damaged as error:
             raw = b"".join(seen)
             yield self._refuse(self._letters.corrupt(Rest(raw, 1, 0, len(raw)), str(error)))
@@ -102,15 +102,25 @@ class ObjectRun:
         if not self._task.resumed:
             self._opening = self._blank(head.size)
             self._token = start = replace(start, byte=head.size)
-        stream = self._bytes.plain(first) if first else again(seen, pieces)
-        yield from self._cut(stream, first, start)
+        if first:
+            pieces.close()
+            rest = self._bytes.plain(first)
+        yield from self._cut(rest, first, start)
 
-    def _head(self, pieces: Pieces, seen: deque[bytes]) -> Generator[None, None, Head | Drift]:
-        """Looks at the first bytes, more and more of them; `seen` gets what was taken."""
+    def _head(self, pieces: Pieces, seen: deque[bytes]) -> Generator[None, None, tuple[Head | Drift, Pieces]]:
+        """Looks at the first bytes, more and more of them. -> what they say, and the stream from its start again.
+
+        `seen` gets what was taken. Raises Damaged: it broke before its head was complete.
+        """
         size, wanted, whole = 0, FIRST_BYTES, False
+        broke: Damaged | None = None
         while True:
-            while size < wanted and not whole:
-                piece = yield from take(pieces)
+            while size < wanted and not whole and not broke:
+                try:
+                    piece = yield from take(pieces)
+                except Damaged as error:
+                    broke = error
+                    break
                 seen.append(piece)
                 size += len(piece)
                 whole = not piece
@@ -121,7 +131,9 @@ class ObjectRun:
                 max_row_bytes=self._token.max_row_bytes,
             )
             if found:
-                return found
+                return found, again(seen, breaking(broke) if broke else pieces)
+            if broke and size <= wanted:
+                raise broke
             wanted *= 4
 
     def _cut(self, stream: Pieces, byte: int, start: Token) -> Steps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from services.chunk_downloader.timing import Timing
 HEAD_CHUNK_BYTES: Final = 256 << 10
 """Range for the head of an object that is resumed further on."""
 
-Pieces = Iterator[bytes | None]
+Pieces = Generator[bytes | None, None, None]
 """Bytes in order; None: the next are not there yet."""
 
 
@@ -105,3 +105,9 @@ def again(seen: deque[bytes], pieces: Pieces) -> Pieces:
     while seen:
         yield seen.popleft()
     yield from pieces
+
+
+def breaking(error: Exception) -> Pieces:
+    """-> a stream that raises what was raised before, in its place."""
+    raise error
+    yield

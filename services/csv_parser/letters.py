@@ -62,21 +62,21 @@ def _quarantine(
     first = ordinals[np.concatenate(([0], breaks + 1))]
     last = ordinals[np.concatenate((breaks, [len(ordinals) - 1]))]
     records = parsed.records
-    rows, listed = _listed(block.first_row + first, block.first_row + last)
-    spans, listed_spans = _listed(block.first_byte + records.starts[first], block.first_byte + records.ends[last])
-    runs = min(listed, listed_spans)
+    rows = _runs(block.first_row + first, block.first_row + last)
+    spans = _runs(block.first_byte + records.starts[first], block.first_byte + records.ends[last])
+    listed = min(_fitting(rows), _fitting(spans))
     raw_rows, raw = _raw(ordinals, parsed)
     facts = {
         "row": str(block.first_row + int(ordinals[0])),
         "row_last": str(block.first_row + int(ordinals[-1])),
         "count": str(len(storm)),
-        "rows": rows,
-        "bytes": spans,
+        "rows": ",".join(rows[:listed]),
+        "bytes": ",".join(spans[:listed]),
         "raw_rows": str(raw_rows),
         "example": storm[0].message,
     } | _range(parsed, block, int(ordinals[0]), int(ordinals[-1]))
-    if runs < len(first):
-        facts["rows_unlisted"] = str(int((last[runs:] - first[runs:] + 1).sum()))
+    if listed < len(first):
+        facts["rows_unlisted"] = str(int((last[listed:] - first[listed:] + 1).sum()))
     message = (
         f"rows {facts['row']} to {facts['row_last']}: {len(storm)} more bad rows after {storm_limit} in this block; "
         f"the first of them: {storm[0].message}"
@@ -94,17 +94,16 @@ def _quarantine(
     )
 
 
-def _listed(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[str, int]:
-    """-> `5-9,12`, and how many runs are in it."""
-    parts: list[str] = []
-    size = 0
-    for start, end in zip(first.tolist(), last.tolist(), strict=True):
-        part = str(start) if start == end else f"{start}-{end}"
-        size += len(part) + 1
-        if size > LIST_CHARACTERS:
-            break
-        parts.append(part)
-    return ",".join(parts), len(parts)
+def _runs(first: NDArray[np.int64], last: NDArray[np.int64]) -> list[str]:
+    """-> `5-9`, `12` …"""
+    pairs = zip(first.tolist(), last.tolist(), strict=True)
+    return [str(start) if start == end else f"{start}-{end}" for start, end in pairs]
+
+
+def _fitting(parts: Sequence[str]) -> int:
+    """-> how many of the runs fit into a list."""
+    sizes = np.cumsum([len(part) + 1 for part in parts])
+    return int(np.searchsorted(sizes, LIST_CHARACTERS, "right"))
 
 
 def _raw(ordinals: NDArray[np.int64], parsed: Parsed) -> tuple[int, bytes]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from services.normalizer.keys import SortedKeys, merge
-from services.normalizer.runs import Run, RunFolder, Times
+from services.normalizer.run_folder import RunFolder
+from services.normalizer.runs import Checksum, Run, Times
 
 
 class RunMerge:
@@ -14,15 +15,21 @@ class RunMerge:
     def __init__(self, folder: RunFolder, sources: list[Run]) -> None:
         self._folder, self._sources = folder, sources
         self._taken = [0] * len(sources)
+        self._sums = [Checksum() for _ in sources]
         self._writer = folder.writer(sum(len(run.keys) for run in sources))
 
     def advance(self, keys: int) -> bool:
-        """Merge about this many keys more. -> done, and the merged run is in force? Raises OSError."""
+        """Merge about this many keys more. -> done, and the merged run is in force?
+
+        Raises OSError; Unfit: a source is damaged, which its merged copy would hide.
+        """
         self._writer.write(merge([piece for piece in self._next_pieces(keys) if len(piece)]))
         for run in self._sources:
             run.release()
         if any(taken < len(run.keys) for run, taken in zip(self._sources, self._taken, strict=True)):
             return False
+        for run, checksum in zip(self._sources, self._sums, strict=True):
+            run.check(checksum)
         times = Times()
         for run in self._sources:
             times = times.with_(run.times)
@@ -46,6 +53,8 @@ class RunMerge:
             start, end = self._taken[number], len(run.keys)
             if bounds:
                 end = max(start, int(np.searchsorted(run.keys.high, min(bounds), side="right")))
-            pieces.append(SortedKeys(run.keys.high[start:end], run.keys.low[start:end]))
+            piece = SortedKeys(run.keys.high[start:end], run.keys.low[start:end])
+            self._sums[number].add(piece)
+            pieces.append(piece)
             self._taken[number] = end
         return pieces

@@ -10,7 +10,8 @@ import structlog
 from ingestcore.runtime.service import TopicAccess
 from ingestcore.stage import Gap
 from services.normalizer.keys import KEY_BYTES, Keys
-from services.normalizer.runs import RunFolder, Stamp, Unfit
+from services.normalizer.run_folder import RunFolder, Stamp
+from services.normalizer.runs import Unfit
 from services.normalizer.state import FilterPlan, PartitionKeys
 
 CHANGELOG: Final = "dedupe-changelog"

@@ -16,7 +16,8 @@ import numpy as np
 from services.normalizer.bloom import Bloom
 from services.normalizer.keys import KEY_BYTES, Keys, Mask, SortedKeys, due_for_merge, first_occurrences, merge
 from services.normalizer.merging import RunMerge
-from services.normalizer.runs import RunFolder, Times
+from services.normalizer.run_folder import RunFolder
+from services.normalizer.runs import Times, Unfit
 
 FAN_IN: Final = 8
 """Sets of one size class that are merged into one, in memory and on disk."""
@@ -128,7 +129,10 @@ class PartitionKeys:
         self._recent, self._recent_times = [], Times()
 
     def tidy(self, keys: int) -> bool:
-        """Merge about this many keys of runs, if there are too many runs. -> is there more to do? Raises OSError."""
+        """Merge about this many keys of runs, if there are too many runs. -> is there more to do?
+
+        Raises OSError; Unfit: a run is damaged.
+        """
         if self._bloom.slices > MOST_SLICES:
             self._bloom = self._new_bloom()
         merge_ = self._merge or self._due_merge()
@@ -138,7 +142,7 @@ class PartitionKeys:
         try:
             if not merge_.advance(keys):
                 self._merge = merge_
-        except OSError:
+        except (OSError, Unfit):
             merge_.abandon()
             raise
         return True

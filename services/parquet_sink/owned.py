@@ -99,7 +99,7 @@ class OwnedPartition:
     ) -> None:
         self.place, self.claims, self.run = place, claims, None
         self._lake, self._known, self._content, self._topics, self._open = lake, known, content, topics, open
-        self._facts: dict[int, dict[str, Any]] = {}
+        self._repeats: dict[int, Offsets] = {}
 
     run: Run | None
 
@@ -121,10 +121,9 @@ class OwnedPartition:
         """Rows are delivered by the claim that covers them; a letter is once, its repeats in the range are not."""
         if self._known is None:
             return Fate.DELIVERED
-        if claim.sequence not in self._facts:
-            self._facts = {claim.sequence: self.claims.facts(claim)}
-        repeats = Offsets.stored(self._facts[claim.sequence].get("repeats", ()))
-        return Fate.DUPLICATE if offset in repeats else Fate.DELIVERED
+        if claim.sequence not in self._repeats:
+            self._repeats = {claim.sequence: Offsets.stored(self.claims.facts(claim).get("repeats", ()))}
+        return Fate.DUPLICATE if offset in self._repeats[claim.sequence] else Fate.DELIVERED
 
     def _known_already(self, letter: bytes | None, lines: tuple[Line, ...]) -> tuple[Line, ...] | None:
         if letter is None or self._known is None:

@@ -93,6 +93,8 @@ class Lister:
             return
         journal.acknowledge(int(token))
         self._status.handed_on(self._sizes.pop(token, 0))
+        if tenure.grant is None:
+            raise Fenced(f"source {self.name}: another replica has taken it over")
         if journal.due():
             try:
                 journal.save()

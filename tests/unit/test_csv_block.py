@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from ingestcore.datasets.spec import DatasetSpec, Dialect
 from ingestcore.tabular.block import BadRow, Parsed, parse_block
 from ingestcore.tabular.plan import Plan

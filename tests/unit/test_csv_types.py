@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+
 from ingestcore.datasets.spec import DatasetSpec, Dialect, FieldSpec, Type
 from ingestcore.tabular.block import parse_block
 from ingestcore.tabular.plan import Plan
@@ -193,11 +194,11 @@ def test_mutated_texts_get_the_plain_readers_verdict(kind: Type) -> None:
     for _ in range(40):
         texts = []
         for _ in range(12):
-            text = list(chance.choice(SEEDS[kind]))
+            letters = list(chance.choice(SEEDS[kind]))
             for _ in range(chance.randrange(4)):
-                at = chance.randrange(len(text) + 1)
-                text[at : at + chance.randrange(3)] = chance.choices(ALPHABETS[kind], k=chance.randrange(2))
-            texts.append("".join(text))
+                at = chance.randrange(len(letters) + 1)
+                letters[at : at + chance.randrange(3)] = chance.choices(ALPHABETS[kind], k=chance.randrange(2))
+            texts.append("".join(letters))
         expected = []
         for text in texts:
             try:

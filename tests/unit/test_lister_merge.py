@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -85,7 +87,7 @@ def test_the_next_snapshot_holds_exactly_what_the_merge_said_at_every_point(
 ) -> None:
     files: dict[str, list[Seen]] = {}
 
-    def write(entries: list[Seen]) -> Part:
+    def write(entries: Sequence[Seen]) -> Part:
         files[f"part-{len(files)}"] = list(entries)
         return Part(f"part-{len(files) - 1}", entries[-1].key, len(entries))
 
@@ -94,7 +96,7 @@ def test_the_next_snapshot_holds_exactly_what_the_merge_said_at_every_point(
 
     seen = [Seen(key, *rest) for key, rest in sorted(world["seen"].items())]
     edges = sorted({0, len(seen)} | {cut for cut in cuts if cut < len(seen)})
-    old = tuple(write(seen[a:b]) for a, b in zip(edges, edges[1:], strict=False) if a < b)
+    old = tuple(write(seen[a:b]) for a, b in pairwise(edges) if a < b)
     start = world["start_after"]
     listing = [listed(key, etag) for key, etag in sorted(world["listing"].items()) if key > start]
     rewrite = Rewrite(old, start, part_entries)
@@ -133,12 +135,33 @@ def test_one_key_more_in_a_full_bucket_rewrites_one_part_only() -> None:
     assert sum(isinstance(part, Chunk) for part in parts) == 1
 
 
+def test_keys_that_come_at_the_end_fill_the_last_part_before_a_new_one_is_begun() -> None:
+    snapshot: list[Seen] = []
+    parts: tuple[Part, ...] = ()
+    files: dict[str, list[Seen]] = {}
+
+    def write(entries: Sequence[Seen]) -> Part:
+        files[f"part-{len(files)}"] = list(entries)
+        return Part(f"part-{len(files) - 1}", entries[-1].key, len(entries))
+
+    for number in range(100):
+        rewrite = Rewrite(parts, "", 10)
+        listing = [*(listed(entry.key, entry.etag) for entry in snapshot), listed(f"{number:03}")]
+        for change in merge(listing, snapshot, lambda key: "d"):
+            rewrite.take(change.listed.key, change)
+        parts = write_out(rewrite.finished(), write)
+        snapshot = [entry for part in parts for entry in files[part.uri]]
+    assert [entry.key for entry in snapshot] == [f"{number:03}" for number in range(100)]
+    assert all(10 <= part.entries <= 20 for part in parts)
+
+
 @pytest.mark.parametrize("keys", [["a/x", "a-b"], ["b", "a"], ["a", "b", "a"], ["\U0001f600", "é"]])
 def test_a_listing_out_of_byte_order_is_noticed_at_the_key_that_breaks_it(keys: list[str]) -> None:
     changes = merge(map(listed, keys), [], lambda key: "d")
+    for _ in keys[:-1]:
+        next(changes)
     with pytest.raises(OrderBroken) as broken:
-        for _ in keys:
-            next(changes)
+        next(changes)
     assert repr(keys[-1]) in str(broken.value)
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from services.normalizer.keys import Keys, SortedKeys
 from services.normalizer.merging import RunMerge
-from services.normalizer.runs import MANIFEST, RunFolder, Stamp, Times, Unfit
+from services.normalizer.run_folder import MANIFEST, RunFolder, Stamp
+from services.normalizer.runs import Times, Unfit
 from services.normalizer.state import FilterPlan, PartitionKeys
 
 STAMP = Stamp("topic", 3, 8)

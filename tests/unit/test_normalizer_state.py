@@ -16,7 +16,7 @@ from services.normalizer import state as state_module
 from services.normalizer.keys import KEY_BYTES, Keys
 from services.normalizer.partitions import OwnedPartitions
 from services.normalizer.restore import CHANGELOG, restore
-from services.normalizer.runs import MANIFEST
+from services.normalizer.run_folder import MANIFEST
 from services.normalizer.state import FilterPlan, PartitionKeys
 
 PLAN = FilterPlan(50, 0.01)

@@ -42,9 +42,9 @@ def test_offsets_are_a_set(wanted: set[int]) -> None:
     assert Offsets.stored([list(run) for run in offsets.runs]) == offsets
 
 
-@pytest.mark.parametrize("runs", [[[3, 1]], [[0, 4], [4, 5]], [[5, 6], [0, 1]], [[1]], "x"])
+@pytest.mark.parametrize("runs", [[[3, 1]], [[0, 4], [4, 5]], [[5, 6], [0, 1]]])
 def test_runs_that_are_not_ascending_are_refused(runs: Any) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not ascending runs"):
         Offsets.stored(runs)
 
 

@@ -7,6 +7,7 @@ import random
 import pyarrow as pa
 import pyarrow.csv
 import pytest
+
 from ingestcore.datasets.spec import Dialect
 from ingestcore.tabular.dialect import parse_options
 from ingestcore.tabular.row_ends import LongRecord, record_ends

@@ -1,4 +1,4 @@
-"""The audit of a running platform: reads ledger and listings from Kafka, finds out whether anything is still to come."""
+"""The audit of a running platform: reads ledger and listings from Kafka, finds out if anything is still to come."""
 
 from __future__ import annotations
 

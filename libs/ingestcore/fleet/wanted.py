@@ -37,13 +37,9 @@ class Wanted:
 
     def is_called(self, name: str) -> bool:
         """Whether an operator who types this name means it."""
-        return name.replace("_", "-") in (
-            self.service,
-            self.instance,
-            self.label,
-            f"{self.instance}-{self.replica}",
-            f"{self.service}-{self.instance}",
-        ) or name in (self.instance, self.label)
+        replica = f"{self.instance}-{self.replica}"
+        names = (self.instance, self.label, replica, f"{self.service}-{self.instance}")
+        return name in names or name.replace("_", "-") == self.service
 
 
 def wanted_processes(

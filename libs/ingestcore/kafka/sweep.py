@@ -87,7 +87,7 @@ def sweep(platform: Platform, within: dict[Place, Bounds]) -> Iterator[Input]:
 
 
 def _starts(admin: AdminClient, name: str, partitions: int) -> list[int]:
-    wanted = {TopicPartition(name, p): OffsetSpec.earliest() for p in range(partitions)}
+    wanted = {TopicPartition(name, p): OffsetSpec.earliest() for p in range(partitions)}  # type: ignore[no-untyped-call]
     futures = admin.list_offsets(wanted, request_timeout=_TIMEOUT_SECONDS)
     found = {tp.partition: int(future.result(_TIMEOUT_SECONDS).offset) for tp, future in futures.items()}
     return [found[p] for p in range(partitions)]

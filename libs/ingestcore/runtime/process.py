@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ def run_service(
         who = instance or service.name
         logs.configure(platform.log_level, platform.log_format, service=who, replica=platform.replica)
     except (Misconfigured, ValueError) as error:
-        print(f"ingest {name}: {error}", flush=True)
+        print(f"ingest {name}: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
     health, metrics = Health(), Metrics()
     try:

@@ -9,11 +9,13 @@ import datetime as dt
 import math
 import re
 import zoneinfo
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ingestcore.datasets.spec import Dialect, FieldSpec, Type
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -101,7 +103,7 @@ def value_of(cell: Cell, spec: FieldSpec, dialect: Dialect) -> Any:
     """-> the typed value of a cell; None: null. Raises Bad."""
     raw = bytes(cell.text)
     if not cell.quoted and raw in [text.encode() for text in dialect.null_values]:
-        value = None
+        value: Any = None
     elif spec.type is Type.STRING:
         value = _text(raw)
     elif not raw:
@@ -162,8 +164,10 @@ def _timestamp(text: str, spec: FieldSpec) -> dt.datetime:
         if not found:
             raise Bad
         day = _date(found[1], FieldSpec(type=Type.DATE))
-        clock = [int(found[2]), int(found[3] or 0), int(found[4] or 0), int((found[5] or "").ljust(6, "0"))]
-        moment = _built(lambda: dt.datetime.combine(day, dt.time(*clock)))
+        hour, minute, second, micros = (
+            int(part or 0) for part in (found[2], found[3], found[4], (found[5] or "").ljust(6, "0"))
+        )
+        moment = _built(lambda: dt.datetime.combine(day, dt.time(hour, minute, second, micros)))
         if found[6]:
             hours, minutes = int(found[6][1:3] or 0) if found[6] != "Z" else 0, int(found[6][3:].strip(":") or 0)
             if hours > 23 or minutes > 59:
@@ -185,7 +189,7 @@ def _formatted(text: str, format: str) -> dt.datetime:
     return _built(lambda: dt.datetime.strptime(text, format))
 
 
-def _built(make: Any) -> Any:
+def _built(make: Callable[[], T]) -> T:
     try:
         return make()
     except (ValueError, OverflowError):

@@ -15,11 +15,14 @@ from typing import Any
 import duckdb
 import yaml
 
-from ingestcore.cli.completeness import Completeness, wait_until_settled
+from ingestcore.cli.completeness import Completeness, groups_of, wait_until_settled
 from ingestcore.cli.target import platform
 from ingestcore.fleet.control import ask
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.record import Row, read_record
+from ingestcore.kafka import config_topic
+from ingestcore.kafka.backlog import backlog
+from ingestcore.runtime.service import discover
 from ingestcore.settings import Platform
 from ingestcore.stores.s3 import S3Store, open_store
 from ingestcore.testing import lake
@@ -157,6 +160,20 @@ class LocalFleet:
         found = wait_until_settled(self.platform(), objects, timeout_seconds=seconds)
         assert not found.open and len({o.origin.id for o in found.objects}) >= objects, found.objects
         return found
+
+    def waiting(self, instance: str) -> int:
+        """-> records in front of a service or sink that it has not finished."""
+        settings = self.platform()
+        groups = groups_of(settings, discover().values(), config_topic.read(settings))
+        group = settings.group(instance)
+        return backlog(settings, {group: groups[group]}).waiting[group]
+
+    def settled_letters(self, seconds: float = 60.0) -> None:
+        """Wait until all dead letters are in the lake. Raises AssertionError: they are not in time."""
+        deadline = time.monotonic() + seconds
+        while self.waiting("dlq"):
+            assert time.monotonic() < deadline, "the dead-letter sink does not get to the end"
+            time.sleep(_POLL_SECONDS * 5)
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         return lake.connect(Keys.of(self.environ()))

@@ -85,12 +85,19 @@ def dead_letter(
     facts: ObjectFacts | None,
     *,
     row: int = 1,
+    place: Mapping[str, str] | None = None,
     partition: int = 0,
     timestamp_ms: int = NOON_MS,
     **more: Any,
 ) -> Input:
-    """-> one message of `ingest.dlq`. `more`: fields of DeadLetter."""
-    place = {"row": str(row), "column": "amount", "value": "x", "byte_first": "10", "byte_last": str(10 + len(raw))}
+    """-> one message of `ingest.dlq`.
+
+    facts  of its object; place: the letter's own facts (absent: of row `row`, column `amount`)
+    more   fields of DeadLetter
+    """
+    if place is None:
+        known_place = {"column": "amount", "value": "x", "byte_first": "10", "byte_last": str(10 + len(raw))}
+        place = {"row": str(row), **known_place} if facts else {}
     known: dict[str, Any] = {
         "raw": raw,
         "reason": Reason.VALIDATION_FAIL,
@@ -101,7 +108,7 @@ def dead_letter(
         "offset": 7,
         "origin": facts.id if facts else "blocks",
         "object": facts,
-        "facts": place if facts else {},
+        "facts": place,
         "reentry": "ingest.blocks",
         "first_seen": "2023-11-14T12:00:00Z",
     }

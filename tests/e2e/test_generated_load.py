@@ -1,0 +1,128 @@
+"""A large file with known truth through a fleet that is killed, frozen and reset: the same rows come out, once."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ingestcore.ledger import ObjectAudit, State
+from ingestcore.testing import lake
+from ingestcore.testing.fleet import LocalFleet
+from ingestcore.testing.generate import Kind, Rows, Truth, generate
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+
+RSS_LIMIT_BYTES = 512 << 20
+DATASET = "orders"
+SINK_SECONDS = 600.0
+TWICE = ("--replicas", "csv-parser=2", "--replicas", "normalizer=2")
+SIZES = [100, pytest.param(1050, marks=pytest.mark.long)]
+
+
+@dataclass
+class Load:
+    """A fleet, a generated file and what must come of it."""
+
+    fleet: LocalFleet
+    truth: Truth
+    expected: Path
+    kind: Kind
+
+    def check(self) -> ObjectAudit:
+        """Everything is in the lake once, every bad row is a dead letter once, the ledger balances."""
+        (found,) = self.fleet.settled(1, SINK_SECONDS).objects
+        assert found.state is State.BALANCED, found
+        assert (found.read, found.published) == (self.truth.rows, self.truth.fresh)
+        assert (found.duplicates, found.dead) == (self.truth.duplicates, len(self.truth.bad))
+        self._check_letters()
+        connection = self.fleet.connection()
+        rows, want = self.fleet.rows(connection, DATASET), lake.expected_rows(connection, self.expected)
+        columns = Rows(kind=self.kind).shape.columns
+        if self.kind is Kind.WIDE:
+            assert lake.fingerprint(rows, columns) == lake.fingerprint(want, columns)
+        else:
+            assert lake.differences(connection, rows, want, columns) == ([], [])
+        return found
+
+    def _check_letters(self) -> None:
+        self.fleet.settled_letters()
+        letters = self.fleet.letters(self.fleet.connection(), ("row", "raw", "reason"))
+        found = Counter((row, bytes(raw).rstrip(b"\r\n")) for row, raw, _ in letters)
+        assert found == Counter((row.row, row.raw) for row in self.truth.bad)
+        assert {reason for _, _, reason in letters} == {"VALIDATION_FAIL"}
+
+
+@pytest.fixture
+def start(make_fleet: Callable[..., LocalFleet], tmp_path: Path) -> Callable[..., Load]:
+    """-> starts a fleet that finds one generated file."""
+
+    def make(megabytes: float, kind: Kind, *options: str) -> Load:
+        path, expected = tmp_path / "orders.csv", tmp_path / "expected.parquet"
+        truth = generate(path, megabytes=megabytes, seed=11, kind=kind, expected=expected)
+        fleet = make_fleet()
+        source = fleet.source(route={"orders*.csv": DATASET})
+        fleet.up({"sources": {fleet.name: source}, "datasets": {DATASET: Rows(kind=kind).shape.spec}}, *options)
+        fleet.upload("orders.csv", path)
+        return Load(fleet, truth, expected, kind)
+
+    return make
+
+
+@pytest.mark.parametrize("megabytes", SIZES)
+@pytest.mark.parametrize("kind", [Kind.NARROW, Kind.WIDE])
+def test_rows_and_dead_letters_are_exactly_the_generated_ones(
+    start: Callable[..., Load], kind: Kind, megabytes: float
+) -> None:
+    load = start(megabytes, kind)
+    load.check()
+    memory = {label: _highest_rss_bytes(row.pid) for label, row in load.fleet.processes().items()}
+    assert max(memory.values()) < RSS_LIMIT_BYTES, memory
+    load.fleet.down()
+
+
+@pytest.mark.parametrize("megabytes", SIZES)
+def test_kills_freezes_and_resets_change_nothing(start: Callable[..., Load], megabytes: float) -> None:
+    load = start(megabytes, Kind.NARROW, *TWICE)
+    fleet = load.fleet
+    _busy(fleet, "chunk-downloader")
+    for label in ("chunk-downloader-0", "csv-parser-0", "normalizer-1", "s3-lister-0", "lake-0", "dlq-0"):
+        fleet.await_restart(label, fleet.kill(label))
+    frozen = [fleet.freeze("csv-parser-1"), fleet.freeze("normalizer-0")]
+    time.sleep(8)  # longer than their session and their transaction
+    for pid in frozen:
+        fleet.thaw(pid)
+    before = load.check()
+
+    for instance, topic in (
+        ("chunk-downloader", "objects"),
+        ("csv-parser", "blocks"),
+        ("normalizer", "typed"),
+        ("lake", "normalized"),
+    ):
+        fleet.ingest("stop", instance)
+        stopped = time.monotonic()
+        fleet.reset(instance, topic)
+        assert time.monotonic() - stopped < 10
+        fleet.ingest("start", instance)
+        after = load.check()
+        assert after.replayed > before.replayed
+        before = after
+    fleet.down()
+
+
+def _busy(fleet: LocalFleet, instance: str, seconds: float = 60.0) -> None:
+    """Wait until a service has input that it has not finished."""
+    deadline = time.monotonic() + seconds
+    while fleet.waiting(instance) == 0:
+        assert time.monotonic() < deadline, f"{instance} never had anything to do"
+        time.sleep(0.1)
+
+
+def _highest_rss_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))

@@ -1,0 +1,216 @@
+"""Keys: the vectorised digests against hashlib over the canonical message, and what makes two rows the same."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import struct
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ingestcore.datasets.spec import DatasetSpec
+from ingestcore.tabular.block import parse_block
+from ingestcore.tabular.keys import Keys, Owner, keys
+from ingestcore.tabular.partition import partition_of, repartition
+from ingestcore.tabular.plan import Plan
+from ingestcore.tabular.reader import Reader
+from ingestcore.tabular.texts import ARROW_TYPE
+
+OWNER = Owner("acme", "things", ("s3://lake/a.csv", "etag1"))
+
+FIELDS: dict[str, Any] = {
+    "s": "string",
+    "n": "integer",
+    "f": "float",
+    "b": "boolean",
+    "d": "date",
+    "t": "timestamp",
+    "u": {"type": "string", "trim": True, "casefold": True},
+}
+ROWS: list[dict[str, Any]] = [
+    {"s": "x", "n": 7, "f": 1.5, "b": True, "d": dt.date(2024, 2, 29), "t": dt.datetime(2024, 1, 5, 10, tzinfo=dt.UTC)},
+    {"s": "", "n": -1, "f": -0.0, "b": False, "d": dt.date(1, 1, 1), "t": dt.datetime(1, 1, 1, tzinfo=dt.UTC)},
+    {"s": "ü\x00\x1f€", "n": 2**63 - 1, "f": 1e300, "u": " Straße\u00a0"},
+    {},
+    {"n": -(2**63), "f": 5e-324, "u": "ΟΔΟΣ"},
+]
+
+
+def table(rows: list[dict[str, Any]], spec: DatasetSpec) -> pa.Table:
+    schema = pa.schema([(name, ARROW_TYPE[field.type]) for name, field in spec.named.items()])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def made(rows: list[dict[str, Any]], owner: Owner = OWNER, **described: Any) -> Keys:
+    spec = DatasetSpec.model_validate({"fields": FIELDS} | described)
+    numbers = pa.array(np.arange(1, len(rows) + 1))
+    return keys(table(rows, spec), spec, [(owner, len(rows))], numbers)
+
+
+def prefixed(*texts: str) -> bytes:
+    return b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in texts)
+
+
+def message(row: dict[str, Any], names: list[str], spec: DatasetSpec, owner: Owner) -> bytes:
+    """The canonical message of a row, written down once more."""
+    types = [text for name in names for text in (name, spec.fields[name].type.value)]
+    scope = prefixed(owner.tenant, owner.dataset, spec.key_version(), "columns", *types)
+    bits = "".join("1" if row.get(name) is None else "0" for name in names)
+    nulls = bytes(int(bits[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(bits), 8))
+    numbers, lengths, texts = b"", b"", b""
+    for name in names:
+        value, field = row.get(name), spec.fields[name]
+        if field.type == "string":
+            text = value or ""
+            text = text.strip() if field.trim else text
+            data = (text.casefold() if field.casefold else text).encode()
+            lengths += struct.pack(">I", len(data))
+            texts += data
+        elif field.type == "float":
+            numbers += struct.pack(">d", (value or 0.0) + 0.0)
+        else:
+            if isinstance(value, dt.datetime):
+                value = (value - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+            elif isinstance(value, dt.date):
+                value = (value - dt.date(1970, 1, 1)).days
+            numbers += struct.pack(">q", int(value or 0))
+    return hashlib.sha256(scope).digest()[:16] + nulls + numbers + lengths + texts
+
+
+@pytest.mark.parametrize("names", [*([name] for name in FIELDS), ["t", "s", "n"], sorted(FIELDS)], ids=str)
+def test_keys_are_the_documented_sha256_for_every_type(names: list[str]) -> None:
+    described: dict[str, Any] = {"primary_key": names, "dedupe": {"keys": names}}
+    spec = DatasetSpec.model_validate({"fields": FIELDS} | described)
+    expected = [hashlib.sha256(message(row, names, spec, OWNER)).digest()[:16] for row in ROWS]
+    assert made(ROWS, **described).entity.to_pylist() == expected
+    assert made(ROWS, **described).key.to_pylist() == expected
+
+
+def test_keys_of_more_than_eight_columns_have_a_wider_bitmap() -> None:
+    fields = {f"c{i:02}": "string" for i in range(19)}
+    spec = DatasetSpec.model_validate({"fields": fields, "dedupe": {"keys": "all"}})
+    rows = [{name: "v" for i, name in enumerate(fields) if i != gone} for gone in range(19)]
+    got = keys(table(rows, spec), spec, [(OWNER, 19)], pa.array(range(19)))
+    expected = [hashlib.sha256(message(row, sorted(fields), spec, OWNER)).digest()[:16] for row in rows]
+    assert got.key.to_pylist() == expected
+
+
+def test_known_keys_stay_what_they_are() -> None:
+    # These bytes are in every deployed dedupe state: another value here makes all rows new.
+    by_key = made(ROWS[:1], primary_key=["s"])
+    by_place = made(ROWS[:1])
+    assert by_key.entity[0].as_py().hex() == "515a4cf455d54191b9ad37f23b75ea31"
+    assert by_key.key[0].as_py().hex() == "f595355134b26ce6d4f45add0874b8be"
+    assert by_place.key[0].as_py().hex() == "2b437e256184107f43c7ee0edfd910b7"
+
+
+def test_without_a_primary_key_the_entity_is_the_key() -> None:
+    got = made(ROWS, dedupe={"keys": "all"})
+    assert got.entity.equals(got.key)
+
+
+def test_rows_without_keys_are_told_apart_by_object_version_and_number() -> None:
+    first = made([{}, {}]).key.to_pylist()
+    assert len(set(first)) == 2
+    assert made([{}, {}]).key.to_pylist() == first
+    for other in (
+        Owner("acme", "things", ("s3://lake/b.csv", "etag1")),
+        Owner("acme", "things", ("s3://lake/a.csv", "etag2")),
+    ):
+        assert not set(made([{}, {}], other).key.to_pylist()) & set(first)
+
+
+@pytest.mark.parametrize(
+    "other", [Owner("other", "things", ()), Owner("acme", "thing", ()), Owner("acm", "ething", ())]
+)
+def test_tenants_and_datasets_never_share_a_key(other: Owner) -> None:
+    for described in ({"primary_key": ["s"]}, {"dedupe": {"keys": "all"}}):
+        ours, theirs = made(ROWS, **described), made(ROWS, other, **described)
+        assert not set(ours.key.to_pylist()) & set(theirs.key.to_pylist())
+        assert not set(ours.entity.to_pylist()) & set(theirs.entity.to_pylist())
+
+
+def test_keys_of_gathered_objects_equal_those_of_each_alone() -> None:
+    spec = DatasetSpec.model_validate({"fields": FIELDS})
+    owners = [(OWNER, 2), (Owner("acme", "things", ("s3://lake/b.csv", "e")), 3)]
+    together = keys(table(ROWS, spec), spec, owners, pa.array([1, 2, 1, 2, 3])).key.to_pylist()
+    assert together == [*made(ROWS[:2]).key.to_pylist(), *made(ROWS[2:], owners[1][0]).key.to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"s": None}, {"s": ""}, False),
+        ({"s": "a"}, {"s": "a "}, False),
+        ({"u": " a"}, {"u": "A "}, True),
+        ({"u": "STRASSE"}, {"u": "straße"}, True),
+        ({"f": 1.0}, {"f": 1}, True),
+        ({"f": 0.0}, {"f": -0.0}, True),
+        ({"n": 0}, {"n": None}, False),
+        ({"b": False}, {"b": None}, False),
+        ({"s": "ab", "u": "c"}, {"s": "a", "u": "bc"}, False),
+        ({"s": "a\x00"}, {"s": "a"}, False),
+        ({"n": 1}, {"f": 1}, False),
+    ],
+)
+def test_what_makes_two_rows_the_same(one: dict[str, Any], other: dict[str, Any], same: bool) -> None:
+    got = made([one, other], dedupe={"keys": "all"}).key.to_pylist()
+    assert (got[0] == got[1]) is same
+
+
+def of_file(data: bytes, header: tuple[str, ...], described: dict[str, Any]) -> list[bytes]:
+    spec = DatasetSpec.model_validate(described)
+    plan = Plan.of(spec, header)
+    parsed = parse_block(data, Reader(plan), plan)
+    keyed: list[bytes] = keys(
+        parsed.rows, spec, [(OWNER, parsed.rows.num_rows)], pa.array(parsed.ordinals)
+    ).key.to_pylist()
+    return keyed
+
+
+def test_content_does_not_depend_on_column_order_nor_on_how_values_are_written() -> None:
+    described = {"fields": {"a": "float", "b": "timestamp", "*": "string"}, "dedupe": {"keys": "all"}}
+    one = of_file(b"1.0,2024-01-05T10:00:00Z,x,y\n", ("a", "b", "c", "d"), described)
+    assert of_file(b'y,"x",2024-01-05 12:00+02:00,1e0\n', ("d", "c", "b", "a"), described) == one
+    assert of_file(b"1.0,2024-01-05T10:00:00Z,y,x\n", ("a", "b", "c", "d"), described) != one
+
+
+def test_content_is_the_same_where_an_optional_column_is_missing_or_null() -> None:
+    described = {"fields": {"a": "string", "n": {"type": "integer", "required": False}}, "dedupe": {"keys": "all"}}
+    assert of_file(b"x\n", ("a",), described) == of_file(b"x,\n", ("a", "n"), described)
+
+
+def test_content_leaves_discarded_columns_out() -> None:
+    described = {"fields": {"a": "string"}, "dedupe": {"keys": "all"}, "on_extra": "discard_value"}
+    assert of_file(b"x,1\n", ("a", "junk"), described) == of_file(b"x,2\n", ("a", "junk"), described)
+
+
+def test_the_name_of_a_free_column_is_part_of_the_content() -> None:
+    described = {"fields": {"a": "string", "*": "string"}, "dedupe": {"keys": "all"}}
+    assert of_file(b"x,1\n", ("a", "p"), described) != of_file(b"x,1\n", ("a", "q"), described)
+
+
+def test_a_missing_key_column_is_named() -> None:
+    spec = DatasetSpec.model_validate({"primary_key": ["id"]})
+    with pytest.raises(KeyError, match="id"):
+        keys(pa.table({"a": ["x"]}), spec, [(OWNER, 1)], pa.array([1]))
+
+
+@pytest.mark.parametrize("partitions", [1, 8, 256, 1000])
+def test_partitions_follow_the_entity_and_keep_the_order(partitions: int) -> None:
+    rows = [{"n": i} for i in range(500)]
+    entity = made(rows, primary_key=["n"]).entity
+    owner = [int.from_bytes(key[:4], "big") % partitions for key in entity.to_pylist()]
+    assert partition_of(entity, partitions).tolist() == owner
+    assert partition_of(entity.slice(7, 20), partitions).tolist() == owner[7:27]
+    parts = {p: t.column("n").to_pylist() for p, t in repartition(pa.table({"n": range(500)}), entity, partitions)}
+    assert parts == {p: [i for i in range(500) if owner[i] == p] for p in sorted(set(owner))}
+
+
+def test_no_rows_have_no_keys_and_no_partitions() -> None:
+    got = made([], primary_key=["s"])
+    assert len(got.entity) == len(got.key) == 0
+    assert list(repartition(pa.table({"n": pa.array([], pa.int64())}), got.entity, 8)) == []
