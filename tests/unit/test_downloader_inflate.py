@@ -72,7 +72,7 @@ def flipped(at: int, by: int = 0x55) -> bytes:
         (STORED[:-8], "cut short", len(DATA)),
         (STORED[:5], "cut short", 0),
         (STORED + STORED[:1000], "cut short", len(DATA)),
-        (STORED + b"rubbish", "wrapper", len(DATA)),
+        (STORED + b"rubbish" * 9, "wrapper", len(DATA)),
         (STORED + b"\0\0rubbish", "zero padding", len(DATA)),
         (STORED + b"\0" * 10_000 + STORED, "zero padding", len(DATA)),
         (b"id,name\n1,a\n" * 10_000, "wrapper", 0),

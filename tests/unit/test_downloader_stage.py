@@ -292,6 +292,50 @@ def test_a_quote_never_closed_takes_the_object_from_that_row_on(bench, tail: int
     assert [value for _, value, _ in blocks(steps)] == [b"1,a\n"]
 
 
+GZIP_DAMAGE = {
+    "cut in the middle": lambda stored: stored[: len(stored) // 2],
+    "cut before the checksum": lambda stored: stored[:-8],
+    "checksum broken": lambda stored: stored[:-5] + b"\x00" + stored[-4:],
+    "bytes after it": lambda stored: stored + b"rubbish" * 9,
+    "small and cut": lambda stored: gzip.compress(HEADER + b"1,a\n2,bb\n3,c\n", 0)[:-18],
+}
+
+
+@pytest.mark.parametrize("damage", GZIP_DAMAGE)
+def test_of_a_damaged_gzip_the_rows_before_the_break_are_published(bench, damage: str) -> None:
+    data = HEADER + rows_csv(100_000, seed=9)
+    stored = GZIP_DAMAGE[damage](gzip.compress(data, 6))
+    seen = set()
+    for chunk in (64 * KIB, 1 << 20):
+        on = bench(chunk_size=chunk, block_bytes=128 * KIB)
+        steps = on.steps(on.ref(stored, "a.gz"))
+        (letter,) = letters(steps)
+        found = blocks(steps)
+        published = b"".join(value for _, value, _ in found)
+        assert published and published.endswith(b"\n") and not any(block.last for block, _, _ in found)
+        start, end = int(letter.facts["byte_first"]), int(letter.facts["byte_last"])
+        assert (letter.reason, letter.rows, letter.nbytes) == (Reason.OBJECT_CORRUPT, 0, end - start)
+        assert start == len(HEADER) + len(published) and int(letter.facts["row"]) == 1 + tally(steps, Fate.EMITTED)[0]
+        if damage == "small and cut":
+            assert (published, letter.raw) == (b"1,a\n2,bb\n", b"3")
+        else:
+            assert data[len(HEADER) :].startswith(published) and len(published) > len(data) / 2 - 100_000
+        seen.add((published, letter.message, letter.raw))
+    assert len(seen) == 1
+
+
+def test_an_object_named_gzip_that_is_none_is_corrupt_not_rows(bench) -> None:
+    on = bench()
+    steps = on.steps(on.ref(HEADER + b"1,a\n", "a.csv.gz"))
+    (letter,) = letters(steps)
+    assert (letter.reason, letter.rows, letter.nbytes) == (Reason.OBJECT_CORRUPT, 0, 0) and not blocks(steps)
+
+
+def test_gzip_is_known_by_its_first_bytes_too(bench) -> None:
+    on = bench()
+    assert [value for _, value, _ in blocks(on.steps(on.ref(gzip.compress(HEADER + b"1,a\n"), "a.csv")))] == [b"1,a\n"]
+
+
 def test_an_object_gone_or_replaced_is_one_letter_of_the_old_version(bench) -> None:
     on = bench()
     old = HEADER + rows_csv(10_000)

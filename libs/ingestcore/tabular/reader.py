@@ -30,6 +30,8 @@ _REMEMBERED_BLOCKS: Final = 16
 """A column that was refused is read as text at once for this many blocks: it is likely to be refused again."""
 
 _ASCII: Final = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
+_LOWER_HEX: Final = int.from_bytes(b"0x", "little")
+_UPPER_HEX: Final = int.from_bytes(b"0X", "little")
 _REFUSED = re.compile(r"In CSV column #(\d+): ")
 
 
@@ -219,10 +221,12 @@ def _is_utf8(body: bytes) -> bool:
 
 
 def _has_hexadecimal(body: bytes) -> bool:
-    """Whether `0x` or `0X` stands anywhere: the reader takes such integers. Looks for the rarer letter first."""
-    text = np.frombuffer(body, np.uint8)
-    at = np.flatnonzero((text == ord("x")) | (text == ord("X")))
-    return bool((text[at - 1] == ord("0")).any()) if len(at) else False
+    """Whether `0x` or `0X` stands anywhere: the reader takes such integers. Two bytes are compared at a time."""
+    for first in (0, 1):
+        pairs = np.frombuffer(body, "<u2", (len(body) - first) // 2, first) if len(body) > first else np.empty(0)
+        if (pairs == _LOWER_HEX).any() or (pairs == _UPPER_HEX).any():
+            return True
+    return False
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -41,13 +41,17 @@ def record_ends(data: bytes | memoryview, dialect: Dialect) -> Offsets:
     if not len(text):
         return np.empty(0, np.int64)
     literal = _escaped(text, dialect)
-    lines = _line_ends(text, literal)
-    if dialect.quote is not None:
+    lines = _line_ends(text, literal, _holds(data, text, CR))
+    if dialect.quote is not None and _holds(data, text, ord(dialect.quote)):
         quotes = _unescaped(np.flatnonzero(text == ord(dialect.quote)), literal)
         if len(quotes):
             opened = _delimiting(text, quotes, lines, literal, dialect)
             lines = lines[np.searchsorted(opened, lines) & 1 == 0]
     return lines + 1
+
+
+def _holds(data: bytes | memoryview, text: NDArray[np.uint8], byte: int) -> bool:
+    return byte in data if isinstance(data, bytes) else bool((text == byte).any())
 
 
 def _escaped(text: NDArray[np.uint8], dialect: Dialect) -> Mask | None:
@@ -70,9 +74,11 @@ def _unescaped(positions: Offsets, literal: Mask | None) -> Offsets:
     return positions if literal is None else positions[~literal[positions]]
 
 
-def _line_ends(text: NDArray[np.uint8], literal: Mask | None) -> Offsets:
+def _line_ends(text: NDArray[np.uint8], literal: Mask | None, with_returns: bool) -> Offsets:
     """-> positions of the last byte of every line end: LF, or a CR no LF follows."""
     feeds = _unescaped(np.flatnonzero(text == LF), literal)
+    if not with_returns:
+        return feeds
     returns = np.flatnonzero(text == CR)
     if len(returns) and returns[-1] == len(text) - 1:
         returns = returns[:-1]
