@@ -27,7 +27,7 @@ clean:  ## Remove what the targets made (the virtual environment stays)
 check: $(READY)  ## Formatting, types, layers, unit and contract tests (under a minute)
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/mypy --no-error-summary libs services tests
+	@$(BIN)/mypy --no-error-summary libs services
 	@$(BIN)/lint-imports --no-cache > .lint-imports.log || { cat .lint-imports.log; exit 1; }
 	@rm -f .lint-imports.log
 	@$(BIN)/pytest tests/unit tests/contract

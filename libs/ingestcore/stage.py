@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ingestcore.messages.objects import ObjectFacts
 from ingestcore.reasons import Reason
@@ -213,6 +213,15 @@ class Source(Protocol):
 
     def pause_seconds(self) -> float:
         """How long to wait before the next pass."""
+
+    def check(self) -> None:
+        """Can it be read at all? Raises OperatorNeeded: missing, or refused; Retriable: away."""
+
+    def status(self) -> Mapping[str, Any]:
+        """What health says of it. Called from another thread."""
+
+    def close(self) -> None:
+        """The source ends here: give ownership back, so that another replica may take over at once."""
 
 
 class Retriable(Exception):

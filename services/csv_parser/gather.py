@@ -70,21 +70,20 @@ def _segments(block: Block, parsed: Parsed) -> NDArray[np.int32]:
 
 @dataclass
 class Group:
-    """Pieces of one dataset version with one schema. `dataset`: `name@version`."""
+    """Pieces of one dataset version with one schema. `dataset`: `name@version`; `nbytes`: of the blocks held."""
 
     dataset: str
     spec: DatasetSpec
     pieces: list[Piece] = field(default_factory=list)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(piece.nbytes for piece in self.pieces)
+    nbytes: int = 0
 
     def add(self, piece: Piece) -> None:
         self.pieces.append(piece)
+        self.nbytes += piece.nbytes
 
     def clear(self) -> None:
         self.pieces.clear()
+        self.nbytes = 0
 
     def step(self, partitions: int, message_bytes: int) -> Step:
         """-> one step that covers all pieces: per partition as few messages as the limits allow."""

@@ -2,8 +2,10 @@
 
 One log per topic id and partition, outside the tables: `_ingest/claims/<topic id>/<partition>/`.
 
-    00000007.json   entry 7: the offsets it claims and the layout of their files
-    00000007.done   its files are complete; lists them
+    00000007.json        entry 7: the offsets it claims and the layout of their files
+    00000007.done        its files are complete; lists them
+    packs/00000000.json  entries 0-255, all done, in one object, and
+    packs/00000000.ids   the ids of their dead letters: a log of weeks is read in seconds
 
 An entry is put only if it does not exist, and only by a writer that has read all entries before it and claims none of
 their offsets. So entries never overlap, whoever writes them: an owner that was frozen, replaced and woken, or one that
@@ -15,75 +17,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any, Final, TypeVar
 
 import orjson
 
-from ingestcore.stage import Gap, NewerFormat
+from ingestcore.stage import Gap
 from ingestcore.stores.objects import Missing, ObjectStore, Refused, Unavailable
+from services.parquet_sink.claim import LETTERS, PACK_ENTRIES, Claim, Layout, decode_ids, encode_pack
 from services.parquet_sink.offsets import OffsetOwners, Offsets
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-LAYOUT_FORMAT: Final = 1
-"""Version of what a claim says and of the files it leads to."""
-
+_DIGITS: Final = 8
 _READERS: Final = 16
 _FEW: Final = 32
 """So few entries are read sooner than threads are started."""
 _PUT_ATTEMPTS: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How the files of a claim are made, whatever the settings are by the time they are made.
-
-    uri         of the sink; batch_size: rows per row group
-    sink        its name; source: the logical topic, `normalized` or `dlq`
-    """
-
-    uri: str
-    batch_size: int
-    sink: str
-    source: str
-    format: int = LAYOUT_FORMAT
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One entry. `offsets` names every record: transaction markers, inputs of no interest to the sink and inputs that
-    were dead-lettered instead lie in between and belong to nobody."""
-
-    sequence: int
-    offsets: Offsets
-    layout: Layout
-
-    def encode(self) -> bytes:
-        return orjson.dumps(
-            {
-                "first": self.offsets.first,
-                "last": self.offsets.last,
-                "offsets": self.offsets.runs,
-                "layout": asdict(self.layout),
-            }
-        )
-
-    @classmethod
-    def decode(cls, sequence: int, data: bytes, where: str) -> Claim:
-        """Raises NewerFormat; Refused: not a claim (somebody else wrote here)."""
-        try:
-            stored: dict[str, Any] = orjson.loads(data)
-            version = int(stored["layout"]["format"])
-            if version > LAYOUT_FORMAT:
-                raise NewerFormat(f"{where} has format {version}, this service reads up to {LAYOUT_FORMAT}: upgrade it")
-            return cls(sequence, Offsets.stored(stored["offsets"]), Layout(**stored["layout"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise Refused(
-                f"{where} is not a claim ({error!r}): restore it from the bucket's versions or a backup; rows are "
-                "written twice if it is merely deleted"
-            ) from error
 
 
 class ClaimLog:
@@ -97,22 +48,54 @@ class ClaimLog:
         self.claims: list[Claim] = []
         self._owners = OffsetOwners()
         self._open: set[int] = set()
+        self._packed: set[int] = set()
 
     # -- reading
     def load(self) -> None:
-        """Read the whole log: one listing, then the entries side by side. Raises Gap: an entry is missing."""
-        names = {entry.key.removeprefix(self._folder) for entry in self._store.list(self._bucket, self._folder)}
-        entries = sorted(int(name[:-5]) for name in names if name.endswith(".json"))
-        for position, sequence in enumerate(entries):
-            if position != sequence:
+        """Read the whole log: packs, then the entries after them. Raises Gap: an entry is missing."""
+        self._load_packs()
+        packed = len(self.claims)
+        # Names of one folder are listed in order by every store; the entries packed need not be listed again.
+        after = f"{self._key(packed - 1, 'json')}" if packed else ""
+        listed = self._store.list(self._bucket, self._folder, start_after=after)
+        names = {name for entry in listed if "/" not in (name := entry.key.removeprefix(self._folder))}
+        entries = sorted(n for n in _numbers(names, "json") if n >= packed)
+        for expected, sequence in enumerate(entries, packed):
+            if expected != sequence:
                 raise Gap(
-                    f"claim log s3://{self._bucket}/{self._folder}: entry {position:08}.json is missing while later "
+                    f"claim log s3://{self._bucket}/{self._folder}: entry {expected:08}.json is missing while later "
                     "ones are there; restore it, else what it claimed would be written again"
                 )
-        for claim in side_by_side(self._read, entries[len(self.claims) :]):
+        for claim in side_by_side(self._read, entries):
             self._enter(claim)
-        self._open -= {int(name[:-5]) for name in names if name.endswith(".done")}
+        self._open -= _numbers(names, "done")
         self.read_on()
+        for block in range(packed // PACK_ENTRIES, len(self.claims) // PACK_ENTRIES):
+            self._pack(block)
+
+    def _load_packs(self) -> None:
+        folder = f"{self._folder}packs/"
+        names = {entry.key.removeprefix(folder) for entry in self._store.list(self._bucket, folder)}
+        blocks = [n for position, n in enumerate(sorted(_numbers(names, "json"))) if n == position]
+        for claims in side_by_side(self._read_pack, blocks):
+            for claim in claims:
+                self._enter(claim)
+        self._open.clear()
+        self._packed = set(blocks)
+
+    def _read_pack(self, block: int) -> list[Claim]:
+        key = self._pack_key(block)
+        return Claim.decode_pack(block, self._store.get(self._bucket, key), f"s3://{self._bucket}/{key}")
+
+    def _pack(self, block: int) -> None:
+        """Gather a block of entries once all are done. They never change, so anybody writes the same."""
+        claims = self.claims[block * PACK_ENTRIES : (block + 1) * PACK_ENTRIES]
+        if block in self._packed or len(claims) < PACK_ENTRIES or any(c.sequence in self._open for c in claims):
+            return
+        if any(claim.layout.source == LETTERS for claim in claims):
+            self._ids_of_block(block)
+        put_once(self._store, self._bucket, self._pack_key(block), encode_pack(claims))
+        self._packed.add(block)
 
     def read_on(self) -> None:
         """Read the entries put since."""
@@ -162,6 +145,29 @@ class ClaimLog:
         data = self._store.get(self._bucket, self._key(claim.sequence, "done"))
         return dict(orjson.loads(data)) if data.strip() else {}
 
+    def ids_of(self, claims: Sequence[Claim]) -> Iterator[bytes]:
+        """-> ids of the dead letters in these done claims, 16 bytes each, some claims at a time. Those of a whole block
+        are put into one object beside its pack."""
+        blocks, others = list[int](), list[Claim]()
+        for n, group in groupby(claims, key=lambda claim: claim.sequence // PACK_ENTRIES):
+            members = list(group)
+            if len(members) == PACK_ENTRIES:
+                blocks.append(n)
+            else:
+                others += members
+        yield from map(self._ids_of_block, blocks)
+        yield from side_by_side(lambda claim: decode_ids(self.facts(claim)), others)
+
+    def _ids_of_block(self, block: int) -> bytes:
+        key = f"{self._folder}packs/{block:08}.ids"
+        try:
+            return self._store.get(self._bucket, key)
+        except Missing:
+            claims = self.claims[block * PACK_ENTRIES : (block + 1) * PACK_ENTRIES]
+            ids = b"".join(side_by_side(lambda claim: decode_ids(self.facts(claim)), claims))
+            put_once(self._store, self._bucket, key, ids)
+            return ids
+
     # -- writing
     def add(self, offsets: Iterable[int], layout: Layout) -> Claim | None:
         """Claim free offsets. -> the claim; None: another writer's entry came first and has been read, look again.
@@ -183,6 +189,7 @@ class ClaimLog:
         """Say that the files of a claim are complete. The first one to say so is believed."""
         put_once(self._store, self._bucket, self._key(claim.sequence, "done"), orjson.dumps(facts))
         self._open.discard(claim.sequence)
+        self._pack(claim.sequence // PACK_ENTRIES)
 
     def name(self, claim: Claim) -> str:
         """-> where a claim stands, for messages."""
@@ -190,6 +197,15 @@ class ClaimLog:
 
     def _key(self, sequence: int, kind: str) -> str:
         return f"{self._folder}{sequence:08}.{kind}"
+
+    def _pack_key(self, block: int) -> str:
+        return f"{self._folder}packs/{block:08}.json"
+
+
+def _numbers(names: Iterable[str], kind: str) -> set[int]:
+    """-> sequence numbers in file names of one kind; foreign files do not count."""
+    stems = (name.removesuffix(f".{kind}") for name in names if name.endswith(f".{kind}"))
+    return {int(stem) for stem in stems if len(stem) == _DIGITS and stem.isdigit()}
 
 
 def side_by_side(read: Callable[[T], R], wanted: Sequence[T]) -> Iterator[R]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingestcore.messages.rows import PROVENANCE, ROW
-from services.parquet_sink.claims import LAYOUT_FORMAT
+from services.parquet_sink.claim import LAYOUT_FORMAT
 from services.parquet_sink.lake import Finished, Folder, Span
 
 _GATHER: Final = 16

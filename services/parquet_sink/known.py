@@ -8,29 +8,20 @@ change and produced again after it then stand in the lake twice, with the same `
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import structlog
 
-from services.parquet_sink.claims import Claim, ClaimLog, side_by_side
+from services.parquet_sink.claim import Claim
+from services.parquet_sink.claims import ClaimLog
 
 log = structlog.get_logger(__name__)
 
 ID_BYTES: Final = 16
 _RECENT: Final = 50_000
 """Ids kept in a set (90 bytes each) before they join the sorted array (16 bytes each)."""
-
-
-def encode_ids(ids: Iterable[bytes]) -> str:
-    return base64.b64encode(b"".join(ids)).decode()
-
-
-def decode_ids(facts: Mapping[str, Any]) -> bytes:
-    """-> ids one after the other; empty: none."""
-    return base64.b64decode(facts.get("ids", ""))
 
 
 class KnownLetters:
@@ -66,7 +57,7 @@ class KnownLetters:
             self._read = len(self._current.claims)
 
     def _take(self, claims: ClaimLog, which: Sequence[Claim]) -> None:
-        for ids in side_by_side(lambda claim: decode_ids(claims.facts(claim)), which):
+        for ids in claims.ids_of(which):
             self._recent.update(ids[i : i + ID_BYTES] for i in range(0, len(ids), ID_BYTES))
             if len(self._recent) > _RECENT:
                 self._merge()

@@ -10,7 +10,8 @@ import structlog
 
 from ingestcore.runtime.service import TopicAccess
 from ingestcore.stage import At, Fate, Gap, Input, Line, Retriable, Step
-from services.parquet_sink.claims import Claim, ClaimLog, Layout
+from services.parquet_sink.claim import Claim, Layout
+from services.parquet_sink.claims import ClaimLog
 from services.parquet_sink.content import Content, Parcel
 from services.parquet_sink.known import KnownLetters
 from services.parquet_sink.lake import Finished, Lake, Span

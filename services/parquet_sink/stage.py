@@ -13,7 +13,7 @@ from typing import Any
 from ingestcore.datasets.registry import NotSeenYet
 from ingestcore.datasets.spec import SinkSpec
 from ingestcore.stage import Fate, Input, Line, Step
-from services.parquet_sink.claims import Layout
+from services.parquet_sink.claim import Layout
 from services.parquet_sink.content import Content, Parcel
 from services.parquet_sink.lake import Lake
 from services.parquet_sink.owned import OwnedPartition, Run

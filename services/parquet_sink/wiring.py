@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ingestcore.datasets.spec import SinkSpec
 from ingestcore.runtime.service import Context
-from services.parquet_sink.claims import Layout
+from services.parquet_sink.claim import LETTERS, Layout
 from services.parquet_sink.content import Content
 from services.parquet_sink.files import Buffers, FileOptions
 from services.parquet_sink.known import KnownLetters
@@ -24,7 +24,7 @@ def open_sink(context: Context, clock: Callable[[], float] = time.monotonic) -> 
     """Raises NotSeenYet: the sink is not configured yet; Refused: its bucket is missing or may not be used."""
     settings: ParquetSinkSettings = context.settings
     topic = context.specs.sink(context.instance).from_
-    letters = topic == "dlq"
+    letters = topic == LETTERS
     content: Content = LettersContent() if letters else RowsContent()
     options = FileOptions(context.state, settings.row_group_bytes, settings.zstd_level)
     buffers = Buffers(settings.buffer_bytes)

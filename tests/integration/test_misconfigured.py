@@ -57,7 +57,8 @@ def ready(endpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
     )
     admin.create_topics(platform)
     sink = b'{"parquet": {"uri": "s3://no-such-bucket/x/"}}'
-    publish(platform, [SimpleNamespace(key="sink/lake", value=sink)])
+    source = b'{"s3": {"bucket": "no-such-bucket"}}'
+    publish(platform, [SimpleNamespace(key="sink/lake", value=sink), SimpleNamespace(key="source/s", value=source)])
     return platform
 
 

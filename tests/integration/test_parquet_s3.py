@@ -18,7 +18,8 @@ from ingestcore.stores.s3 import S3Store, open_store
 from ingestcore.testing import lake
 from ingestcore.testing.sink_world import SinkWorld, dead_letter, normalized, object_facts
 from services.parquet_sink import wiring
-from services.parquet_sink.claims import ClaimLog, Layout
+from services.parquet_sink.claim import Layout
+from services.parquet_sink.claims import ClaimLog
 from services.parquet_sink.settings import ParquetSinkSettings
 from services.parquet_sink.stage import ParquetSink
 

@@ -22,9 +22,10 @@ import pytest
 from ingestcore.datasets.spec import SinkSpec
 from ingestcore.stage import At, Fate, Input, Line, Origin
 from ingestcore.testing.sink_world import MemoryBucket, PlayedTopics
-from services.parquet_sink.claims import Claim, ClaimLog, Layout, put_once
+from services.parquet_sink.claim import Claim, Layout, encode_ids
+from services.parquet_sink.claims import ClaimLog, put_once
 from services.parquet_sink.content import Parcel
-from services.parquet_sink.known import KnownLetters, encode_ids
+from services.parquet_sink.known import KnownLetters
 from services.parquet_sink.lake import Finished, Folder, Lake, Span
 from services.parquet_sink.offsets import Offsets
 from services.parquet_sink.owned import OwnedPartition, Place
@@ -220,11 +221,12 @@ class World:
             place = Place("normalized", topics.id, number)
             return OwnedPartition(place, lake, claims, known, content, topics, cast(Any, Lines))
 
+        source = {"from": "dlq"} if self.letters else {}
         lake = PlainLake(self.bucket, "s3://out/", 1)
         lake.log = self.log
         return ParquetSink(
             "lake",
-            lambda: SinkSpec.model_validate({"parquet": {"uri": "s3://out/", "batch_size": self.batch_size}}),
+            lambda: SinkSpec.model_validate({**source, "parquet": {"uri": "s3://out/", "batch_size": self.batch_size}}),
             content,
             lambda spec: lake,
             open_partition,
@@ -320,7 +322,8 @@ def poison(world: World) -> None:
     for owner in world.owners:
         owner.kill()
     world.owners = []
-    claims = [orjson.loads(world.bucket.objects[k]) for k in world.bucket.keys(".json")]
+    entries = [key for key in world.bucket.keys(".json") if "packs" not in key]
+    claims = [orjson.loads(world.bucket.objects[key]) for key in entries]
     taken = {o for c in claims for o in Offsets.stored(c["offsets"])}
     free = [input for input in world.inputs if input.at.offset not in taken]
     if free:
@@ -328,6 +331,13 @@ def poison(world: World) -> None:
 
 
 # -- the specification
+
+
+@pytest.fixture(autouse=True)
+def short_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that logs of a few entries are packed."""
+    for module in ("claim", "claims"):
+        monkeypatch.setattr(f"services.parquet_sink.{module}.PACK_ENTRIES", 2)
 
 
 @pytest.mark.parametrize("letters", [False, True], ids=["rows", "letters"])

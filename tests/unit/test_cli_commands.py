@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ingestcore.cli.screens import Handshake, Lines
 from ingestcore.cli.status import rss_bytes, status_table, without_lag
 from ingestcore.cli.topics import retention_text
 from ingestcore.cli.up import parse_replicas
+from ingestcore.datasets.publish import Change
 from ingestcore.datasets.registry import Registry
 from ingestcore.fleet.record import Phase, Row
 from ingestcore.kafka import admin, config_topic
@@ -32,8 +33,11 @@ class Ran:
     err: str
 
 
+Ingest = Callable[..., Ran]
+
+
 @pytest.fixture
-def ingest(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ran]:
+def ingest(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ingest:
     """Run a command in an empty folder; -> exit code and output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
@@ -51,9 +55,14 @@ def ingest(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 def topic(monkeypatch: pytest.MonkeyPatch) -> Registry:
     """Stands for the configuration topic."""
     registry = Registry()
+
+    def publish(platform: object, records: Iterable[Change]) -> None:
+        for record in records:
+            registry.feed(record.key, record.value)
+
     monkeypatch.setattr(admin, "create_topics", lambda platform: [])
     monkeypatch.setattr(config_topic, "read", lambda platform: registry)
-    monkeypatch.setattr(config_topic, "publish", lambda _, records: [registry.feed(r.key, r.value) for r in records])
+    monkeypatch.setattr(config_topic, "publish", publish)
     return registry
 
 
@@ -62,7 +71,7 @@ BAD = "sources:\n  s: {s3: {bucket: abc}, tenent: x}\nsinks: {lake: {parquet: {u
 
 
 @pytest.mark.parametrize("command", ["up", "stop", "start", "down", "run", "validate", "apply", "status", "topics"])
-def test_every_command_explains_itself_with_an_example(ingest, command: str) -> None:
+def test_every_command_explains_itself_with_an_example(ingest: Ingest, command: str) -> None:
     ran = ingest(command, "--help")
     assert ran.code == 0
     assert f"ingest {command}" in ran.out
@@ -70,19 +79,19 @@ def test_every_command_explains_itself_with_an_example(ingest, command: str) -> 
 
 
 @pytest.mark.parametrize("arguments", [["validat"], ["validate"], ["run"], ["up", "--replica"]])
-def test_wrong_usage_ends_with_2_and_no_traceback(ingest, arguments: list[str]) -> None:
+def test_wrong_usage_ends_with_2_and_no_traceback(ingest: Ingest, arguments: list[str]) -> None:
     ran = ingest(*arguments)
     assert ran.code == 2
     assert "Traceback" not in ran.err
 
 
 class TestValidate:
-    def test_a_sound_file(self, ingest) -> None:
+    def test_a_sound_file(self, ingest: Ingest) -> None:
         Path("a.yaml").write_text(GOOD)
         ran = ingest("validate", "a.yaml")
         assert (ran.code, ran.out, ran.err) == (0, "valid: 1 sources, 0 datasets, 1 sinks, 0 warnings\n", "")
 
-    def test_every_mistake_is_one_line_with_file_line_path_and_advice(self, ingest) -> None:
+    def test_every_mistake_is_one_line_with_file_line_path_and_advice(self, ingest: Ingest) -> None:
         Path("a.yaml").write_text(BAD)
         ran = ingest("validate", "a.yaml")
         assert ran.code == 2
@@ -91,7 +100,7 @@ class TestValidate:
             "error   a.yaml:3: sinks.lake.parquet.uri: 'out' is no S3 address -> s3://bucket/prefix/",
         ]
 
-    def test_json_for_scripts(self, ingest) -> None:
+    def test_json_for_scripts(self, ingest: Ingest) -> None:
         Path("a.yaml").write_text(BAD)
         ran = ingest("validate", "a.yaml", "--json")
         told = json.loads(ran.out)
@@ -105,17 +114,17 @@ class TestValidate:
             "instead": "tenant",
         }
 
-    def test_markup_in_a_message_is_printed_as_it_is(self, ingest) -> None:
+    def test_markup_in_a_message_is_printed_as_it_is(self, ingest: Ingest) -> None:
         Path("a.yaml").write_text("datasets: {a: {primary_key: '[red]x[/red]'}}")
         assert "[[red]x[/red]]" in ingest("validate", "a.yaml").err
 
-    def test_a_missing_file(self, ingest) -> None:
+    def test_a_missing_file(self, ingest: Ingest) -> None:
         ran = ingest("validate", "none.yaml")
         assert (ran.code, ran.err) == (2, "error   none.yaml: can't be read: No such file or directory\n")
 
 
 class TestApply:
-    def test_it_publishes_and_says_what(self, ingest, topic: Registry) -> None:
+    def test_it_publishes_and_says_what(self, ingest: Ingest, topic: Registry) -> None:
         Path("a.yaml").write_text(GOOD)
         ran = ingest("apply", "a.yaml")
         assert ran.code == 0
@@ -130,20 +139,22 @@ class TestApply:
         assert list(topic.sources()) == ["s"]
         assert ingest("apply", "a.yaml").out.endswith("0 applied, 2 unchanged\n")
 
-    def test_a_dry_run_publishes_nothing(self, ingest, topic: Registry) -> None:
+    def test_a_dry_run_publishes_nothing(self, ingest: Ingest, topic: Registry) -> None:
         Path("a.yaml").write_text(GOOD)
         ran = ingest("apply", "a.yaml", "--dry-run", "--json")
         assert json.loads(ran.out)["changes"][-1] == {"key": "source/s", "kind": "added", "note": ""}
         assert topic.sources() == {}
 
-    def test_a_file_with_mistakes_is_refused_before_anything_is_asked(self, ingest, monkeypatch) -> None:
+    def test_a_file_with_mistakes_is_refused_before_anything_is_asked(
+        self, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(config_topic, "read", None)
         Path("a.yaml").write_text(BAD)
         ran = ingest("apply", "a.yaml")
         assert ran.code == 2
         assert len(ran.err.splitlines()) == 2
 
-    def test_other_keys_need_rekey(self, ingest, topic: Registry) -> None:
+    def test_other_keys_need_rekey(self, ingest: Ingest, topic: Registry) -> None:
         Path("a.yaml").write_text("datasets: {d: {dedupe: {keys: [a]}}}")
         Path("b.yaml").write_text("datasets: {d: {dedupe: {keys: [b]}}}")
         assert ingest("apply", "a.yaml").code == 0
@@ -154,7 +165,7 @@ class TestApply:
         assert ingest("apply", "b.yaml", "--rekey").code == 0
         assert topic.current("d") == "d@2"
 
-    def test_kafka_away_is_one_message(self, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_kafka_away_is_one_message(self, ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
         def away(platform: object) -> None:
             raise Retriable("Kafka does not answer: Local: Broker transport failure")
 
@@ -163,7 +174,9 @@ class TestApply:
         ran = ingest("apply", "a.yaml")
         assert (ran.code, ran.err) == (1, "ingest: Kafka does not answer: Local: Broker transport failure\n")
 
-    def test_a_wrong_setting_is_one_message_without_its_value(self, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_wrong_setting_is_one_message_without_its_value(
+        self, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("INGEST_PARTITIONS", "many")
         Path("a.yaml").write_text(GOOD)
         ran = ingest("apply", "a.yaml")
@@ -183,14 +196,16 @@ class TestApply:
         (["up", "bad.yaml"], 2, "unknown key"),
     ],
 )
-def test_where_nothing_runs(ingest, arguments: list[str], code: int, message: str) -> None:
+def test_where_nothing_runs(ingest: Ingest, arguments: list[str], code: int, message: str) -> None:
     Path("bad.yaml").write_text(BAD)
     ran = ingest(*arguments)
     assert ran.code == code
     assert message in ran.err
 
 
-def test_without_any_server_named_a_command_says_how_to_get_one(ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_server_named_a_command_says_how_to_get_one(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS")
     monkeypatch.setattr("ingestcore.cli.target._listens", lambda address: False)
     ran = ingest("topics")
@@ -231,7 +246,9 @@ def state(name: str, **changes: object) -> TopicState:
         ),
     ],
 )
-def test_topics_says_where_the_broker_differs(ingest, monkeypatch, found: TopicState, problem: str) -> None:
+def test_topics_says_where_the_broker_differs(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch, found: TopicState, problem: str
+) -> None:
     monkeypatch.setattr(admin, "describe", lambda platform: {found.spec.name: found})
     ran = ingest("topics", "--json")
     (told,) = json.loads(ran.out)["topics"]

@@ -297,7 +297,7 @@ GZIP_DAMAGE = {
     "cut before the checksum": lambda stored: stored[:-8],
     "checksum broken": lambda stored: stored[:-5] + b"\x00" + stored[-4:],
     "bytes after it": lambda stored: stored + b"rubbish" * 9,
-    "small and cut": lambda stored: gzip.compress(HEADER + b"1,a\n2,bb\n3,c\n", 0)[:-18],
+    "small and cut": lambda stored: gzip.compress(HEADER + b"1,a\n2,bb\n3,c\n", 0)[:-10],
 }
 
 
@@ -317,7 +317,7 @@ def test_of_a_damaged_gzip_the_rows_before_the_break_are_published(bench, damage
         assert (letter.reason, letter.rows, letter.nbytes) == (Reason.OBJECT_CORRUPT, 0, end - start)
         assert start == len(HEADER) + len(published) and int(letter.facts["row"]) == 1 + tally(steps, Fate.EMITTED)[0]
         if damage == "small and cut":
-            assert (published, letter.raw) == (b"1,a\n2,bb\n", b"3")
+            assert (published, letter.raw) == (b"1,a\n2,bb\n", b"3,")
         else:
             assert data[len(HEADER) :].startswith(published) and len(published) > len(data) / 2 - 100_000
         seen.add((published, letter.message, letter.raw))

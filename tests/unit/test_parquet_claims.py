@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from ingestcore.stage import Gap, NewerFormat
 from ingestcore.stores.objects import Refused, Unavailable
 from ingestcore.testing.sink_world import MemoryBucket
-from services.parquet_sink.claims import Claim, ClaimLog, Layout, put_once
+from services.parquet_sink.claim import Claim, Layout, encode_ids
+from services.parquet_sink.claims import ClaimLog, put_once
 from services.parquet_sink.offsets import OffsetOwners, Offsets
 
 LAYOUT = Layout("s3://out/lake/", 1000, "lake", "normalized")
@@ -114,6 +115,41 @@ def test_hundreds_of_entries_are_read_in_order(bucket: MemoryBucket) -> None:
     assert open_log(bucket).claims == claims
 
 
+@pytest.mark.parametrize("unfinished", [None, 3, 300])
+def test_done_entries_are_packed_and_a_packed_log_is_the_same_log(bucket: MemoryBucket, unfinished: int | None) -> None:
+    """A block that is not done altogether is packed by whoever reads the log after it is."""
+    log = open_log(bucket)
+    for n in range(600):
+        claim = log.add([2 * n], LAYOUT)
+        assert claim is not None
+        if n != unfinished:
+            log.finish(claim, {"ids": encode_ids([n.to_bytes(16, "big")])})
+    assert len(bucket.keys("packs/")) == (2 if unfinished is None else 1)
+    again = open_log(bucket)
+    assert (again.claims, again.unfinished()) == (log.claims, [] if unfinished is None else [log.claims[unfinished]])
+    for claim in again.unfinished():
+        again.finish(claim, {"ids": encode_ids([claim.sequence.to_bytes(16, "big")])})
+    packed = open_log(bucket)
+    assert packed.claims == log.claims
+    assert packed.unfinished() == []
+    assert sorted(bucket.keys("packs/")) == [f"{FOLDER}packs/{n:08}.json" for n in range(2)]
+    assert packed.add([1], LAYOUT) == Claim(600, Offsets.of([1]), LAYOUT)
+
+
+def test_a_packed_log_is_read_with_few_requests(bucket: MemoryBucket) -> None:
+    log = open_log(bucket)
+    for n in range(520):
+        claim = log.add([n], LAYOUT)
+        assert claim is not None
+        log.finish(claim, {"ids": encode_ids([n.to_bytes(16, "big")])})
+    assert b"".join(open_log(bucket).ids_of(log.claims)) == b"".join(n.to_bytes(16, "big") for n in range(520))
+    requests = list[str]()
+    bucket.before = lambda operation, key: requests.append(key)
+    again = open_log(bucket)
+    assert sorted(b"".join(again.ids_of(again.claims))) == sorted(b"".join(n.to_bytes(16, "big") for n in range(520)))
+    assert len(requests) == 2 + 2 + 8 + 1 + 2 + 8, "lists; packs; entries left; the next; ids of packs; marks left"
+
+
 def put(name: str, data: bytes) -> Callable[[MemoryBucket], None]:
     return lambda bucket: bucket.put("out", FOLDER + name, data)
 
@@ -127,10 +163,11 @@ CLAIM = Claim(0, Offsets.of([1]), LAYOUT).encode()
     [
         (put("00000002.json", CLAIM), Gap, r"claims/id/0/: entry 00000000\.json is missing"),
         (put("00000000.json", b"{}"), Refused, r"00000000\.json is not a claim"),
+        (put("packs/00000000.json", b"[]"), Refused, r"packs/00000000\.json is not a claim .*0 entries"),
         (put("00000000.json", b"\xff"), Refused, r"00000000\.json is not a claim"),
         (put("00000000.json", NEWER), NewerFormat, r"00000000\.json has format 2, this service reads up to 1"),
     ],
-    ids=["hole", "not a claim", "not JSON", "newer"],
+    ids=["hole", "not a claim", "short pack", "not JSON", "newer"],
 )
 def test_a_log_that_cant_be_trusted_stops_the_sink(
     bucket: MemoryBucket, spoil: Callable[[MemoryBucket], None], error: type[Exception], message: str

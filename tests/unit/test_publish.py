@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from textwrap import dedent
 
@@ -13,9 +13,11 @@ from ingestcore.datasets.config_file import Config, load
 from ingestcore.datasets.publish import Change, Kind, Unpublishable, plan, to_write
 from ingestcore.datasets.registry import Registry
 
+Make = Callable[[str], Config]
+
 
 @pytest.fixture
-def config(tmp_path: Path):
+def config(tmp_path: Path) -> Make:
     def made(text: str) -> Config:
         path = tmp_path / "ingest.yaml"
         path.write_text(dedent(text))
@@ -44,7 +46,7 @@ BASE = """
 """
 
 
-def test_the_first_apply_adds_everything_datasets_before_what_leads_to_them(config) -> None:
+def test_the_first_apply_adds_everything_datasets_before_what_leads_to_them(config: Make) -> None:
     changes = plan(config(BASE), Registry())
     assert [change.key for change in changes] == [
         "dataset/zips@1",
@@ -59,19 +61,19 @@ def test_the_first_apply_adds_everything_datasets_before_what_leads_to_them(conf
     assert orjson.loads({c.key: c.value for c in changes}["dataset/zips"] or b"") == {"version": 1}
 
 
-def test_applying_the_same_again_changes_nothing(config) -> None:
+def test_applying_the_same_again_changes_nothing(config: Make) -> None:
     first = plan(config(BASE), Registry())
     again = plan(config(BASE), applied(first))
     assert to_write(again) == []
     assert told(again)["dataset/zips"] == "unchanged"
 
 
-def test_another_spelling_of_the_same_spec_changes_nothing(config) -> None:
+def test_another_spelling_of_the_same_spec_changes_nothing(config: Make) -> None:
     other = BASE.replace("zip: string", "zip: {type: string}").replace("primary_key", "primaryKey")
     assert to_write(plan(config(other), applied(plan(config(BASE), Registry())))) == []
 
 
-def test_what_is_published_can_be_read_back(config) -> None:
+def test_what_is_published_can_be_read_back(config: Make) -> None:
     base = config(BASE)
     registry = applied(plan(base, Registry()))
     assert registry.dataset("zips@1") == base.datasets["zips"]
@@ -79,7 +81,7 @@ def test_what_is_published_can_be_read_back(config) -> None:
     assert registry.sinks() == dict(base.sinks)
 
 
-def test_a_changed_dataset_is_a_new_version_and_the_old_one_stays(config) -> None:
+def test_a_changed_dataset_is_a_new_version_and_the_old_one_stays(config: Make) -> None:
     first = plan(config(BASE), Registry())
     second = plan(config(BASE.replace("zip: string,", "zip: {type: string, length: 5},")), applied(first))
     assert told(to_write(second)) == {"dataset/zips@2": "added", "dataset/zips": "changed"}
@@ -99,7 +101,7 @@ def test_a_changed_dataset_is_a_new_version_and_the_old_one_stays(config) -> Non
         ('"*": string', '"*": integer'),
     ],
 )
-def test_other_keys_are_refused_until_the_operator_says_so(config, before: str, after: str) -> None:
+def test_other_keys_are_refused_until_the_operator_says_so(config: Make, before: str, after: str) -> None:
     registry = applied(plan(config(BASE), Registry()))
     changed = config(BASE.replace(before, after))
     with pytest.raises(Unpublishable, match=r"datasets\.zips: .*all rows will be new.*--rekey"):
@@ -109,19 +111,19 @@ def test_other_keys_are_refused_until_the_operator_says_so(config, before: str, 
     assert "all rows will be new" in next(c.note for c in changes if c.key == "dataset/zips")
 
 
-def test_an_implicit_dataset_leaves_one_that_was_declared_before_alone(config) -> None:
+def test_an_implicit_dataset_leaves_one_that_was_declared_before_alone(config: Make) -> None:
     declared = plan(config("datasets: {rest: {description: mine}}"), Registry())
     changes = plan(config(BASE), applied(declared))
     assert "dataset/rest" not in told(changes)
 
 
-def test_a_source_without_route_leads_to_a_dataset_of_its_own_name(config) -> None:
+def test_a_source_without_route_leads_to_a_dataset_of_its_own_name(config: Make) -> None:
     keys = told(plan(config("sources: {a: {s3: {bucket: abc}}, b: {s3: {bucket: abc}, dataset: c}}"), Registry()))
     assert {key for key in keys if key.startswith("dataset/") and "@" not in key} == {"dataset/a", "dataset/c"}
 
 
 class TestSinksThatNobodyNamed:
-    def test_a_lake_and_its_dead_letters_are_made(self, config) -> None:
+    def test_a_lake_and_its_dead_letters_are_made(self, config: Make) -> None:
         sinks = applied(plan(config("s3csv: {bucket: abc, batchSize: 7}"), Registry())).sinks()
         assert {name: (sink.from_, sink.parquet.uri) for name, sink in sinks.items()} == {
             "lake": ("normalized", "s3://ingest-lake/"),
@@ -133,12 +135,12 @@ class TestSinksThatNobodyNamed:
         sinks = applied(plan(Config(), Registry(), default_sink_uri="s3://other/x/")).sinks()
         assert {sink.parquet.uri for sink in sinks.values()} == {"s3://other/x/"}
 
-    def test_dead_letters_go_beside_the_first_lake(self, config) -> None:
+    def test_dead_letters_go_beside_the_first_lake(self, config: Make) -> None:
         sinks = applied(plan(config("sinks: {mine: {parquet: {uri: 's3://out/a/'}}}"), Registry())).sinks()
         assert list(sinks) == ["mine", "dlq"]
         assert (sinks["dlq"].from_, sinks["dlq"].parquet) == ("dlq", sinks["mine"].parquet)
 
-    def test_a_file_without_sinks_does_not_touch_those_in_force(self, config) -> None:
+    def test_a_file_without_sinks_does_not_touch_those_in_force(self, config: Make) -> None:
         registry = applied(plan(config(BASE.replace("lake:", "other:")), Registry()))
         assert told(plan(config("datasets: {sixth: {}}"), registry)) == {
             "dataset/sixth@1": "added",
@@ -147,11 +149,11 @@ class TestSinksThatNobodyNamed:
 
 
 class TestPrune:
-    def test_without_it_nothing_is_removed(self, config) -> None:
+    def test_without_it_nothing_is_removed(self, config: Make) -> None:
         registry = applied(plan(config(BASE), Registry()))
         assert to_write(plan(Config(), registry)) == []
 
-    def test_it_removes_what_the_files_do_not_have_but_never_a_version(self, config) -> None:
+    def test_it_removes_what_the_files_do_not_have_but_never_a_version(self, config: Make) -> None:
         registry = applied(plan(config(BASE), Registry()))
         changes = plan(config("sources: {t: {s3: {bucket: xyz}, dataset: rest}}"), registry, prune=True)
         assert told(to_write(changes)) == {
@@ -164,7 +166,7 @@ class TestPrune:
         }
         assert [change.value for change in changes if change.kind is Kind.REMOVED] == [None] * 3
 
-    def test_a_dataset_that_comes_back_goes_on_counting(self, config) -> None:
+    def test_a_dataset_that_comes_back_goes_on_counting(self, config: Make) -> None:
         first = plan(config(BASE), Registry())
         gone = plan(Config(), applied(first), prune=True)
         registry = applied(first, gone)
@@ -174,13 +176,13 @@ class TestPrune:
         assert "dataset/zips@2" in told(to_write(other))
 
 
-def test_a_sink_may_not_write_where_a_source_applied_earlier_reads(config) -> None:
+def test_a_sink_may_not_write_where_a_source_applied_earlier_reads(config: Make) -> None:
     registry = applied(plan(config(BASE), Registry()))
     with pytest.raises(Unpublishable, match="overlaps source s"):
         plan(config("sinks: {bad: {parquet: {uri: 's3://abc/lake/'}}}"), registry)
 
 
-def test_every_reason_is_told_at_once(config) -> None:
+def test_every_reason_is_told_at_once(config: Make) -> None:
     registry = applied(plan(config(BASE), Registry()))
     registry.feed("sink/elder", b'{"parquet": {"uri": "s3://new"}}')
     text = """

@@ -137,7 +137,11 @@ class GroupMember:
         Raises Rebalanced: the group moved meanwhile, nothing may be kept; Gap; KafkaRefused; KafkaException.
         """
         before = self._consumer.consumer_group_metadata()
-        messages = self._consumer.consume(limit, wait_seconds)
+        # consume() waits for a full batch: poll() returns with the first record.
+        first = self._consumer.poll(wait_seconds) if wait_seconds else None
+        messages = [first] if first is not None else []
+        if first is not None or not wait_seconds:
+            messages += self._consumer.consume(limit, 0)
         after = self._consumer.consumer_group_metadata()
         if self._failure is not None:
             raise self._failure

@@ -35,7 +35,7 @@ def consumer(platform: Platform, group: str, **more: Any) -> dict[str, Any]:
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
         "isolation.level": "read_committed",
-        "fetch.wait.max.ms": 100,
+        "fetch.wait.max.ms": 500,
         "fetch.max.bytes": _FETCH_BYTES,
         "max.partition.fetch.bytes": _PARTITION_FETCH_BYTES,
         "receive.message.max.bytes": _MESSAGE_BYTES + _FETCH_BYTES,

@@ -52,7 +52,7 @@ from ingestcore.topics import topic_name
 log = structlog.get_logger(__name__)
 
 _FETCH_RECORDS = 16
-_IDLE_WAIT_SECONDS = 0.05
+_IDLE_WAIT_SECONDS = 0.2
 _BUSY_WAIT_SECONDS = 0.004
 _POLL_EVERY_SECONDS = 0.5
 _REST_SECONDS = 1.0

@@ -23,7 +23,7 @@ from ingestcore.runtime.gauges import StageGauges
 from ingestcore.runtime.recording import headers
 from ingestcore.runtime.service import OpenSource
 from ingestcore.settings import Platform
-from ingestcore.stage import Fenced, Retriable, Source, Step, check
+from ingestcore.stage import Fenced, OperatorNeeded, Retriable, Source, Step, check
 from ingestcore.topics import topic_name
 
 log = structlog.get_logger(__name__)
@@ -56,7 +56,9 @@ class SourceRunner:
         return {name: running.status() for name, running in self._running.items()}
 
     def run(self) -> None:
-        """Follow the configuration until stopped; then end every source."""
+        """Follow the configuration until stopped; then end every source. Raises OperatorNeeded: at the start none of
+        the sources can be read. (One of many that can't is waited for and said in health.)"""
+        self._check_at_start()
         while not self._stop.is_set():
             self._follow()
             reasons = [f"{name}: {r.waiting_for}" for name, r in self._running.items() if r.waiting_for]
@@ -71,6 +73,18 @@ class SourceRunner:
             running.end()
         for running in self._running.values():
             running.join(self._platform.drain_seconds)
+
+    def _check_at_start(self) -> None:
+        refused = []
+        for name in (names := self._specs.sources()):
+            try:
+                self._open(name).check()
+            except OperatorNeeded as error:
+                refused.append(f"source {name}: {error}")
+            except Retriable as error:
+                log.info("source can't be checked yet", source=name, reason=str(error))
+        if refused and len(refused) == len(names):
+            raise OperatorNeeded("; ".join(refused))
 
     def _follow(self) -> None:
         wanted = self._specs.sources()
@@ -104,8 +118,7 @@ class _Running:
         self._thread.join(seconds)
 
     def status(self) -> Mapping[str, Any]:
-        own = getattr(self._source, "status", None)
-        return {"waiting_for": self.waiting_for} | (dict(own()) if own else {})
+        return {"waiting_for": self.waiting_for} | dict(self._source.status())
 
     def _run(self) -> None:
         structlog.contextvars.bind_contextvars(source=self._name)

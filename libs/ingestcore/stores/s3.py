@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from datetime import UTC
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import boto3
 import stamina
@@ -127,7 +127,7 @@ class S3Store:
             wait_initial=WAIT_INITIAL_SECONDS,
             wait_max=WAIT_MAX_SECONDS,
             wait_jitter=WAIT_JITTER_SECONDS,
-        ):
+        ).with_name(doing):
             with attempt:
                 try:
                     return call()
@@ -168,7 +168,6 @@ def open_store(
             aws_secret_access_key=secret_access_key,
             region_name=region,
         )
-        style = endpoint_url is not None if path_style is None else path_style
         client = session.client(
             "s3",
             endpoint_url=endpoint_url,
@@ -181,9 +180,15 @@ def open_store(
                 # Lengths and ETags are checked here; many S3 servers do not know the newer checksums.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
-                s3={"addressing_style": "path" if style else "auto"},
+                s3={"addressing_style": _addressing(endpoint_url, path_style)},
             ),
         )
     except (BotoCoreError, ValueError) as error:
         raise Refused(f"S3 at {endpoint_url or 'AWS'}: {error}") from error
     return S3Store(client, client.meta.endpoint_url, on_retry)
+
+
+def _addressing(endpoint_url: str | None, path_style: bool | None) -> Literal["path", "virtual", "auto"]:
+    if path_style is None:
+        return "path" if endpoint_url else "auto"
+    return "path" if path_style else "virtual"

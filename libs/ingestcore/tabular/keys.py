@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -101,12 +101,13 @@ def _column_keys(
     words: list[NDArray[np.uint64]] = []
     texts: list[pa.Array] = []
     described: list[str] = []
+    named, present = spec.named, set(rows.schema.names)
     for name in names:
-        field = spec.named.get(name) or spec.rest
-        if field is None or (name not in spec.named and name not in rows.schema.names):
+        field = named.get(name) or spec.rest
+        if field is None or (name not in named and name not in present):
             raise KeyError(f"key column {name} is not among the rows' columns")
         described += (name, field.type.value)
-        column = _column(rows, name, field)
+        column = _column(rows, name) if name in present else _nothing(rows.num_rows, field)
         nulls.append(_null_mask(column))
         if field.type is Type.STRING:
             texts.append(normalised(column, field))
@@ -115,9 +116,11 @@ def _column_keys(
     return _as_keys(_digests(_scopes(spec, owners, described, coordinate=False), words, texts, nulls))
 
 
-def _column(rows: pa.Table, name: str, field: FieldSpec) -> pa.Array:
-    if name not in rows.schema.names:
-        return pa.nulls(rows.num_rows, pa.string() if field.type is Type.STRING else pa.int64())
+def _nothing(count: int, field: FieldSpec) -> pa.Array:
+    return pa.nulls(count, pa.string() if field.type is Type.STRING else pa.int64())
+
+
+def _column(rows: pa.Table, name: str) -> pa.Array:
     column = rows.column(name)
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
@@ -192,27 +195,39 @@ def _digests(
 ) -> pl.Series:
     """-> SHA-256 of each row's message, hexadecimal."""
     count = len(words[0]) if words else len(texts[0])
-    bitmap = (len(nulls) + 7) // 8
-    lengths_at = KEY_BYTES + bitmap + 8 * len(words)
-    width = lengths_at + 4 * len(texts)
-    fixed = np.zeros((count, width), np.uint8)
-    fixed[:, :KEY_BYTES] = scopes if len(scopes) == count else scopes[0]
-    for place, mask in enumerate(nulls):
-        if mask is not None:
-            fixed[:, KEY_BYTES + place // 8] |= mask.astype(np.uint8) << (7 - place % 8)
-    for place, column in enumerate(words):
-        at = KEY_BYTES + bitmap + 8 * place
-        fixed[:, at : at + 8] = column.astype(">u8").view(np.uint8).reshape(count, 8)
-    for place, text in enumerate(texts):
-        at = lengths_at + 4 * place
-        size = _filled(pc.binary_length(text), 0).to_numpy(zero_copy_only=False)
-        fixed[:, at : at + 4] = size.astype(">u4").view(np.uint8).reshape(count, 4)
+    filled = [_filled(text, "").cast(pa.binary()) for text in texts]
+    parts = [
+        scopes if len(scopes) == count else np.broadcast_to(scopes[:1], (count, KEY_BYTES)),
+        _bitmap(nulls, count),
+        _by_row(words, ">u8", count),
+        _by_row([pc.binary_length(text).to_numpy() for text in filled], ">u4", count),
+    ]
+    fixed = np.concatenate(parts, axis=1)
+    width = fixed.shape[1]
     head = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), count, [None, pa.py_buffer(fixed)]).cast(pa.binary())
     if texts:
-        filled = [_filled(text, "").cast(pa.binary()) for text in texts]
         head = pc.binary_join_element_wise(head, *filled, b"")
     messages = pl.Series("message", pl.from_arrow(head))
     return messages.to_frame().select(plh.col("message").chash.sha2_256()).to_series()
+
+
+def _by_row(columns: Sequence[NDArray[Any]], kind: str, count: int) -> NDArray[np.uint8]:
+    """-> the columns' numbers side by side as bytes, one row each."""
+    if not columns:
+        return np.empty((count, 0), np.uint8)
+    side_by_side = np.empty((count, len(columns)), kind)
+    for place, column in enumerate(columns):
+        side_by_side[:, place] = column
+    return side_by_side.view(np.uint8)
+
+
+def _bitmap(nulls: Sequence[NDArray[np.bool_] | None], count: int) -> NDArray[np.uint8]:
+    """-> one bit for each column, the first in the highest."""
+    bits = np.zeros((count, (len(nulls) + 7) // 8), np.uint8)
+    for place, mask in enumerate(nulls):
+        if mask is not None:
+            bits[:, place // 8] |= mask.astype(np.uint8) << (7 - place % 8)
+    return bits
 
 
 _NIBBLES: Final = np.full(1 << 16, 0, np.uint8)

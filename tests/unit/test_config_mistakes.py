@@ -1,0 +1,304 @@
+"""Mistakes in configuration files: each is told with file, path, line and what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ingestcore.datasets.config_file import load, problems
+from ingestcore.datasets.problems import ConfigError, Level
+from ingestcore.datasets.spec import Size
+
+Write = Callable[..., Path]
+
+
+class DownloaderSettings(BaseSettings):
+    """Stands for the settings class of a service."""
+
+    model_config = SettingsConfigDict(env_prefix="INGEST_CHUNK_DOWNLOADER_", extra="ignore")
+
+    chunk_size: Size = 16 << 20
+    max_workers: int = Field(default=4, ge=1)
+    verbose: bool = False
+
+
+SERVICES = {"chunk-downloader": DownloaderSettings}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def written(text: str, name: str = "ingest.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(dedent(text), encoding="utf-8")
+        return path
+
+    return written
+
+
+# (yaml, path, line, part of the message, part of what to write instead)
+ERRORS = [
+    ("surces: {}", "surces", 1, "unknown key", "sources"),
+    ("- a", "", 1, "must be a mapping", "sources"),
+    ("sources: [a]", "sources", 1, "must be a mapping of names", "sources: {name"),
+    ("sources:\n  a:\n    s3: {bucket: abc}\n    prefix: raw/", "sources.a.prefix", 4, "unknown key", "s3: {prefix"),
+    ("sources:\n  a: {}", "sources.a", 2, "`s3` is missing", "bucket"),
+    ("sources:\n  a:\n    s3:\n      prefix: x", "sources.a.s3", 3, "`bucket` is missing", "bucket:"),
+    ("sources: {a: {s3: {bucket: [x]}}}", "sources.a.s3.bucket", 1, "must be text, not a list", "name alone"),
+    ("sources: {a: {s3: {bucket: ab}}}", "sources.a.s3.bucket", 1, "at least 3", "name alone"),
+    ("sources: {a: {s3: {bucket: abc, path_style: maybe}}}", "sources.a.s3.path_style", 1, "true or false", ""),
+    ("sources: {a: {s3: {bucket: abc, poll_interval: 3x}}}", "sources.a.s3.poll_interval", 1, "no duration", "30s"),
+    ("sources: {a: {s3: {bucket: abc, poll_interval: -1}}}", "sources.a.s3.poll_interval", 1, "0 or more", ""),
+    ("sources: {A B: {s3: {bucket: abc}}}", 'sources["A B"]', 1, "no name", "a-b"),
+    ("sources: {a: {s3: {bucket: abc}, tenant: T 1}}", "sources.a.tenant", 1, "no name", "t-1"),
+    ("sources: {a: {s3: {bucket: abc}, route: {'*.csv': Zip Codes}}}", 'sources.a.route["*.csv"]', 1, "", "zip-codes"),
+    ("sources: {a: {s3: {bucket: abc}, route: [x]}}", "sources.a.route", 1, "must be a mapping", ""),
+    ("sources: {a: {s3: {bucket: abc}, route: {}}}", "sources.a.route", 1, "matches no key", ""),
+    ("sources: {a: {s3: {bucket: abc}, dataset: dlq}}", "sources.a", 1, "dead letters", "another"),
+    ("sources: {a: {s3: {bucket: abc}, provenance: {who: x}}}", "sources.a.provenance", 1, "unknown prov", "purpose"),
+    ("datasets:\n  a:\n    primary_key: id", "datasets.a.primary_key", 3, "must be a list", "[id]"),
+    ("datasets:\n  a:\n    primary_kye: [id]", "datasets.a.primary_kye", 3, "unknown key", "primary_key"),
+    ("datasets: {a: {fields: {z: {type: strin}}}}", "datasets.a.fields.z.type", 1, "'strin' is not known", "string"),
+    ("datasets: {a: {fields: {z: int}}}", "datasets.a.fields.z", 1, "'int' is not known", "integer (one of"),
+    ("datasets: {a: {fields: {z: {type: datetime}}}}", "datasets.a.fields.z.type", 1, "", "timestamp"),
+    ("datasets: {a: {fields: {z: 5}}}", "datasets.a.fields.z", 1, "a type or a mapping", "string"),
+    ("datasets: {a: {fields: {z: {lenght: 5}}}}", "datasets.a.fields.z.lenght", 1, "unknown key", "length"),
+    ("datasets: {a: {fields: {z: {length: x}}}}", "datasets.a.fields.z.length", 1, "whole number", ""),
+    ("datasets: {a: {fields: {_z: string}}}", "datasets.a.fields._z", 1, "platform's", ""),
+    ("datasets: {a: {fields: {z: {type: float, regex: x}}}}", "datasets.a.fields.z", 1, "regex can't", "type: string"),
+    ("datasets: {a: {fields: {z: {min: 1}}}}", "datasets.a.fields.z", 1, "min/max can't", "integer or float"),
+    ("datasets: {a: {fields: {z: {regex: '(?=a)'}}}}", "datasets.a.fields.z", 1, "regex", "RE2"),
+    ("datasets: {a: {fields: {z: {type: integer, min: 5, max: 1}}}}", "datasets.a.fields.z", 1, "more than max", ""),
+    ("datasets: {a: {fields: {z: {type: date, min: 1.1.}}}}", "datasets.a.fields.z", 1, "is no date", "2024-01-31"),
+    ("datasets: {a: {fields: {z: {min_length: 9, max_length: 1}}}}", "datasets.a.fields.z", 1, "more than", ""),
+    ("datasets: {a: {fields: {z: {type: timestamp, timezone: Mars}}}}", "datasets.a.fields.z", 1, "timezone", "Berlin"),
+    ("datasets: {a: {fields: {z: {enum: []}}}}", "datasets.a.fields.z", 1, "allows no value", ""),
+    ("datasets: {a: {fields: {y: {from: Q}, z: {from: Q}, '*': string}}}", "datasets.a.fields.z", 1, "already", ""),
+    ("datasets: {a: {fields: {y: {from: z}, z: string, '*': string}}}", "datasets.a.fields.z", 1, "already", ""),
+    ("datasets: {a: {on_extra: ignore}}", "datasets.a.on_extra", 1, "'ignore'", "discard_value"),
+    ("datasets: {a: {dedupe: {keys: id}}}", "datasets.a.dedupe.keys", 1, "must be a list", "[id]"),
+    ("datasets: {a: {dedupe: {keys: []}}}", "datasets.a.dedupe.keys", 1, "same row", "all"),
+    ("datasets: {a: {dedupe: {keys: [a, a]}}}", "datasets.a.dedupe", 1, "twice", "once"),
+    ("datasets: {a: {dedupe: {error_rate: 2}}}", "datasets.a.dedupe.error_rate", 1, "less than 1", "0.01"),
+    (
+        "datasets:\n  a:\n    primary_key: [k]\n    dedupe: {keys: [b]}",
+        "datasets.a.dedupe.keys",
+        4,
+        "must contain the primary key",
+        "add k",
+    ),
+    (
+        "datasets:\n  a:\n    fields: {a: string}\n    primary_key: [k]",
+        "datasets.a.primary_key",
+        4,
+        "no such field: k",
+        "a",
+    ),
+    ("datasets: {a: {csv: {delimiter: \\t}}}", "datasets.a.csv.delimiter", 1, "at most 1", '"\\t"'),
+    ("datasets: {a: {csv: {encoding: latin1}}}", "datasets.a.csv.encoding", 1, "latin1 is not read", "iconv"),
+    ("datasets: {a: {csv: {header: false}}}", "datasets.a.csv", 1, "without a header", "fields"),
+    ("datasets: {dlq: {}}", "datasets.dlq", 1, "dead letters", "dlq-data"),
+    ("sinks: {a: {parquet: {uri: /tmp/x}}}", "sinks.a.parquet.uri", 1, "no S3 address", "s3://bucket"),
+    ("sinks: {a: {parquet: {uri: 's3://out', max_bytes: 12 q}}}", "sinks.a.parquet.max_bytes", 1, "no size", "16MiB"),
+    ("sinks: {a: {parquet: {uri: 's3://out', batch_size: 0}}}", "sinks.a.parquet.batch_size", 1, "more than 0", ""),
+    ("sinks: {a: {from: dead_letters, parquet: {uri: 's3://out'}}}", "sinks.a.from", 1, "not known", "dlq"),
+    ("sinks: {a: {}}", "sinks.a", 1, "`parquet` is missing", "uri"),
+    ("sinks: {a: }", "sinks.a", 1, "`parquet` is missing", "uri"),
+    ("sinks: {chunk-downloader: {parquet: {uri: 's3://out'}}}", "sinks.chunk-downloader", 1, "consumer group", ""),
+    ("datasets: {a: {}}\nsources: {}\ndatasets: {b: {}}", "", 1, "`datasets` is written twice, in lines 1 and 3", ""),
+    ("datasets:\n  a: {on_extra: freeze,\n      onExtra: freeze}", "datasets.a.on_extra", 2, "camelCase", "one of"),
+    ("datasets:\n  a:\n\tb: {}", "", 3, "not valid YAML", "spaces, not with tabs"),
+    ("sources: {a: {s3: {bucket: ${B}}}}", "", 1, "not valid YAML", "quotes"),
+    ("sources:\n  a: {route: {*.csv: x}}", "", 2, "not valid YAML", "quotes"),
+    ("a: &a [*a]", "", 1, "not valid YAML", ""),
+    ("services: {chunk-downlader: {}}", "services.chunk-downlader", 1, "unknown service", "chunk-downloader"),
+    ("services:\n  chunk-downloader:\n    chunksize: 1", "services.chunk-downloader.chunksize", 3, "", "chunk_size"),
+    ("services: {chunk-downloader: {chunk_size: 8 q}}", "services.chunk-downloader.chunk_size", 1, "no size", ""),
+    ("services: {chunk-downloader: {maxWorkers: 0}}", "services.chunk-downloader.maxWorkers", 1, "", ""),
+    ("services: {chunk-downloader: 5}", "services.chunk-downloader", 1, "must be a mapping", "chunk_size"),
+]
+
+
+@pytest.mark.parametrize(("text", "path", "line", "message", "instead"), ERRORS, ids=lambda value: str(value)[:48])
+def test_a_mistake_is_told_with_place_and_advice(
+    write: Write, text: str, path: str, line: int, message: str, instead: str
+) -> None:
+    file = write(text)
+    errors = [p for p in problems([file], SERVICES) if p.level is Level.ERROR]
+    assert [(p.path, p.line) for p in errors] == [(path, line)], [str(p) for p in errors]
+    assert message in errors[0].message
+    assert instead in errors[0].instead
+    assert errors[0].file == str(file)
+    with pytest.raises(ConfigError):
+        load([file], SERVICES)
+
+
+SOURCE = "sources: {s: {s3: {bucket: lake, prefix: raw/}}}\n"
+
+OVERLAPS = [
+    ("s3://lake/raw/", True),
+    ("s3://lake/raw/out", True),
+    ("s3://lake/", True),
+    ("s3://lake", True),
+    ("s3://lake/out/", False),
+    ("s3://lake/rawish/", False),
+    ("s3://lakes/raw/", False),
+]
+
+
+@pytest.mark.parametrize(("uri", "clashes"), OVERLAPS)
+def test_a_sink_must_not_write_where_a_source_reads(write: Write, uri: str, clashes: bool) -> None:
+    found = [
+        p for p in problems([write(SOURCE + f"sinks: {{k: {{parquet: {{uri: '{uri}'}}}}}}")]) if "overlaps" in str(p)
+    ]
+    assert [(p.path, p.line, p.level) for p in found] == [("sinks.k.parquet.uri", 2, Level.ERROR)] * clashes
+
+
+def test_the_same_bucket_name_at_another_endpoint_is_another_bucket(write: Write) -> None:
+    text = SOURCE + "sinks: {k: {parquet: {uri: 's3://lake/raw/', endpoint_url: 'http://other'}}}"
+    assert problems([write(text)]) == []
+
+
+def test_two_sinks_must_not_write_the_same_rows_to_the_same_place(write: Write) -> None:
+    text = """
+        sinks:
+          one: {parquet: {uri: "s3://out/a"}}
+          dead: {from: dlq, parquet: {uri: "s3://out/a/"}}
+          two: {parquet: {uri: "s3://out/a/"}}
+    """
+    (found,) = problems([write(text)])
+    assert (found.path, found.line) == ("sinks.two.parquet.uri", 5)
+    assert "sink one" in found.message
+
+
+def test_a_name_in_two_files_is_told_with_both_places(write: Write) -> None:
+    first, second = write("\n\ndatasets: {a: {}}", "1.yaml"), write("datasets:\n  a: {}", "2.yaml")
+    (found,) = problems([first, second])
+    assert (found.file, found.path, found.line) == (str(second), "datasets.a", 2)
+    assert f"{first}:3" in found.message
+
+
+def test_every_mistake_is_reported_at_once_in_the_order_of_the_file(write: Write) -> None:
+    text = """
+        sources:
+          a: {s3: {bucket: abc, regoin: x}, tenent: t}
+        datasets:
+          b:
+            primary_key: [nope]
+            fields: {c: strin, d: {type: integer, lenght: 1}}
+            on_extra: explode
+        sinks:
+          c: {parquet: {uri: nowhere, max_age: soon}}
+    """
+    found = problems([write(text)])
+    assert [(p.line, p.path) for p in found if p.level is Level.ERROR] == [
+        (3, "sources.a.s3.regoin"),
+        (3, "sources.a.tenent"),
+        (6, "datasets.b.primary_key"),
+        (7, "datasets.b.fields.c"),
+        (7, "datasets.b.fields.d.lenght"),
+        (8, "datasets.b.on_extra"),
+        (10, "sinks.c.parquet.uri"),
+        (10, "sinks.c.parquet.max_age"),
+    ]
+
+
+WARNINGS = [
+    ("datasets: {a: {primary_key: [k]}}", "datasets.a.primary_key", "counts as a repeat", "revision"),
+    ("datasets: {a: {fields: {k: string}}}", "datasets.a.fields", "any other column", '"*": string'),
+    (SOURCE + "datasets: {a: {}}", "datasets.a", "no source in these files leads here", "route"),
+    (
+        "sources: {s: {s3: {bucket: abc}, route: {'*': a, 'b*': b}}}",
+        'sources.s.route["b*"]',
+        "never reached",
+        'above `"*"`',
+    ),
+    ("sources: {s: {s3: {bucket: abc}, route: {'*': a}, dataset: b}}", "sources.s.dataset", "not used", ""),
+    (
+        SOURCE + "sinks: {k: {parquet: {uri: 's3://out'}, datasets: [x]}}",
+        "sinks.k.datasets",
+        "no source in these files fills `x`",
+        "",
+    ),
+    ("sources: {s: {s3: {bucket: abc, access_key_id: AKIA1}}}", "sources.s.s3.access_key_id", "clear text", "${"),
+    ("http: {port: 1}", "http", "webhook gateway", "leave it out"),
+]
+
+
+@pytest.mark.parametrize(("text", "path", "message", "instead"), WARNINGS, ids=lambda value: str(value)[:48])
+def test_what_is_doubtful_is_a_warning_and_still_loads(
+    write: Write, text: str, path: str, message: str, instead: str
+) -> None:
+    file = write(text)
+    (found,) = problems([file])
+    assert (found.path, found.level) == (path, Level.WARNING)
+    assert message in found.message
+    assert instead in found.instead
+    assert load([file]).warnings == (found,)
+
+
+SILENT = [
+    "datasets: {a: {primary_key: [k], revision: v}}",
+    "datasets: {a: {primary_key: [k], dedupe: {keys: [k]}}}",
+    "datasets: {a: {dedupe: {keys: all}}}",
+    "datasets: {a: {fields: {k: string}, on_extra: freeze}}",
+    "datasets: {a: {fields: {k: string}, onExtra: discard_value}}",
+    "datasets: {a: {fields: {k: string, '*': string}}}",
+    "sources: {s: {s3: {bucket: abc}, route: {'a*': undeclared}}}",
+    'datasets: {a: {csv: {delimiter: "\\t"}}}',
+    "sources: {s: {s3: {bucket: abc, access_key_id: '${KEY}'}}}",
+]
+
+
+@pytest.mark.parametrize("text", SILENT)
+def test_what_is_fine_is_not_talked_about(write: Write, text: str) -> None:
+    assert problems([write(text)]) == []
+
+
+def test_missing_references_are_warnings_of_the_place_that_names_them(write: Write, tmp_path: Path) -> None:
+    text = f"""
+        sources:
+          s:
+            s3:
+              bucket: abc
+              access_key_id: ${{KEY}}
+              secret_access_key: ${{file:{tmp_path}/none}}
+              region: ${{REGION:-eu}}
+    """
+    found = problems([write(text)], environ={"OTHER": "x"})
+    assert [(p.line, p.level) for p in found] == [(6, Level.WARNING), (7, Level.WARNING)]
+    assert "KEY is not set" in found[0].message
+    assert "can't be read" in found[1].message
+    assert len(problems([write(text)], environ={"KEY": "x"})) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "can't be read: No such file"), (b"a: \xff", "not UTF-8"), (b"\xef\xbb\xbfsurces: {}", "unknown key")],
+)
+def test_unreadable_files_are_problems_of_the_file(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "ingest.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    (found,) = problems([path])
+    assert found.file == str(path)
+    assert message in found.message
+
+
+def test_a_small_file_that_expands_without_end_is_refused(write: Write) -> None:
+    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    (found,) = problems([write("\n".join(levels))])
+    assert "endless" in found.message
+
+
+def test_secrets_in_clear_text_are_never_repeated(write: Write) -> None:
+    text = "sources: {s: {s3: {bucket: abc, secret_access_key: {hunter2: x}}}}\n"
+    text += "sinks: {k: {parquet: {uri: 's3://out', secret_access_key: hunter3, secret_acess_key: hunter4}}}"
+    told = "\n".join(str(problem) for problem in problems([write(text)]))
+    assert "secret_access_key" in told
+    assert not any(word in told for word in ("hunter2", "hunter3", "hunter4"))
