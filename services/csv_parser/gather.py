@@ -102,10 +102,9 @@ class Group:
         rows = self._with_platform_columns(pieces, objects, hashes)
         most = min(messages.MAX_ROWS, max(1, message_bytes * rows.num_rows // max(1, rows.nbytes)))
         for partition, owned in repartition(rows, rows.column(messages.ENTITY).chunk(0), partitions):
-            for start in range(0, owned.num_rows, most):
-                batch = _typed(owned.slice(start, most), objects, hashes)
-                value = messages.write(batch)
-                yield Emit("typed", value, batch.num_rows, partition=partition, headers={"dataset": self.dataset})
+            for part in _cut(owned, most, 2 * message_bytes):
+                value = messages.write(_typed(part, objects, hashes))
+                yield Emit("typed", value, part.num_rows, partition=partition, headers={"dataset": self.dataset})
 
     def _with_platform_columns(self, pieces: Sequence[Piece], objects: _Coded, hashes: _Coded) -> pa.Table:
         """-> all rows, one chunk a column; `_object` and `_hash` still as codes."""
@@ -123,6 +122,16 @@ class Group:
             messages.ROW: numbers,
         }
         return pa.table([*rows.columns, *columns.values()], names=[*rows.schema.names, *columns])
+
+
+def _cut(rows: pa.Table, most: int, nbytes: int) -> Iterator[pa.Table]:
+    """-> slices of at most so many rows, and of at most so many bytes where a slice has more than one row."""
+    for start in range(0, rows.num_rows, most):
+        part = rows.slice(start, most)
+        if part.nbytes > nbytes and part.num_rows > 1:
+            yield from _cut(part, part.num_rows // 2, nbytes)
+        else:
+            yield part
 
 
 class _Coded:

@@ -275,6 +275,13 @@ def test_messages_stay_within_their_limits() -> None:
     assert max(sizes) < 300_000 and sum(sizes) > 3_000_000
 
 
+def test_long_rows_side_by_side_do_not_make_a_huge_message() -> None:
+    lines = [b"k,1,%s\n" % (b"v" * (20_000 if 500 <= i < 550 else 1)) for i in range(4000)]
+    sent = emits(run(parser(message_bytes=100_000), blocks_of(b"".join(lines), size=1 << 23)))
+    assert max(len(emit.value) for emit in sent) < 250_000
+    assert [row["_row"] for row in rows(sent)] == list(range(1, 4001))
+
+
 def test_an_abort_forgets_what_is_held() -> None:
     stage = parser()
     (input,) = blocks_of(b"a,1,\n")

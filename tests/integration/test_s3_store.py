@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import boto3
@@ -11,18 +13,30 @@ from botocore.config import Config
 
 from ingestcore.stores.objects import Refused
 from ingestcore.stores.s3 import S3Store, open_store
+from ingestcore.testing.object_store_contract import ObjectStoreContract
 
 pytestmark = pytest.mark.integration
-BUCKET = "s3-store"
+BUCKET = f"contract-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(scope="module")
-def store(endpoints: dict[str, str]) -> S3Store:
+def store(endpoints: dict[str, str]) -> Iterator[S3Store]:
     client = boto3.client(
-        "s3", endpoint_url=endpoints["S3_ENDPOINT_URL"], config=Config(s3={"addressing_style": "path"})
+        "s3",
+        endpoint_url=endpoints["S3_ENDPOINT_URL"],
+        region_name=endpoints.get("AWS_REGION", "us-east-1"),
+        config=Config(s3={"addressing_style": "path"}),
     )
     client.create_bucket(Bucket=BUCKET)
-    return open_store(endpoints["S3_ENDPOINT_URL"])
+    made = open_store(endpoints["S3_ENDPOINT_URL"])
+    yield made
+    for entry in list(made.list(BUCKET, "")):
+        made.delete(BUCKET, entry.key)
+    client.delete_bucket(Bucket=BUCKET)
+
+
+class TestS3Store(ObjectStoreContract):
+    bucket = BUCKET
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def test_without_any_server_named_a_command_says_how_to_get_one(
     ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS")
-    monkeypatch.setattr("ingestcore.cli.target._listens", lambda address: False)
+    monkeypatch.setattr("ingestcore.cli.target.listens", lambda address: False)
     ran = ingest("topics")
     assert ran.code == 1
     assert "`ingest up` starts a fleet" in ran.err

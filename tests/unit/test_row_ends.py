@@ -83,6 +83,14 @@ def test_every_dialect_has_its_own_ends(dialect: Dialect, data: bytes, ends: lis
     assert record_ends(data, dialect).tolist() == ends
 
 
+@pytest.mark.parametrize(
+    "characters", [{"delimiter": "§"}, {"quote": "\n"}, {"quote": ","}, {"escape": '"'}, {"comment": '"'}]
+)
+def test_a_dialect_whose_characters_can_not_be_told_apart_is_refused(characters: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        Dialect(**characters)  # type: ignore[arg-type]
+
+
 def test_ends_equal_those_of_the_plain_state_machine() -> None:
     chance = random.Random(71)
     for _ in range(12_000):

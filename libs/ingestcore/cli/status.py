@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ingestcore.cli.console import UNKNOWN, AsJson, duration, err, mib, out, print_json, print_table, table
-from ingestcore.cli.target import DEFAULT_FOLDER, Folder, platform
+from ingestcore.cli.target import DEFAULT_FOLDER, Folder, listens, platform
 from ingestcore.fleet.control import NotRunning, ask
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.record import Phase, Row, is_supervised, read_record
@@ -149,6 +149,8 @@ def _lags(target: Platform, groups: Mapping[str, tuple[str, str]]) -> tuple[dict
     from ingestcore.stage import OperatorNeeded, Retriable
 
     found: dict[str, int | None] = {}
+    if not listens(target.kafka_bootstrap):
+        return found, f"Kafka does not answer at {target.kafka_bootstrap}"
     try:
         sinks = config_topic.read(target).sinks()
         for name, (group, topic) in groups.items():

@@ -41,7 +41,7 @@ def platform(folder: Path) -> Platform:
     """
     variables = {**environment(folder), **os.environ}
     found = quiet(platform_of(variables))
-    if "kafka" not in given_servers(variables) and not _listens(found.kafka_bootstrap):
+    if "kafka" not in given_servers(variables) and not listens(found.kafka_bootstrap):
         raise OperatorError(
             f"nothing runs in {Layout.of(folder).folder}, KAFKA_BOOTSTRAP_SERVERS is not set and nothing answers at "
             f"{found.kafka_bootstrap}: `ingest up` starts a fleet, --dir names another folder"
@@ -49,10 +49,13 @@ def platform(folder: Path) -> Platform:
     return found
 
 
-def _listens(address: str) -> bool:
-    host, _, port = address.partition(",")[0].rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS):
-            return True
-    except (OSError, ValueError):
-        return False
+def listens(addresses: str) -> bool:
+    """Whether anything answers at one of `host:port,host:port`: quick, where Kafka's client waits for long."""
+    for address in addresses.split(","):
+        host, _, port = address.strip().rpartition(":")
+        try:
+            with socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS):
+                return True
+        except (OSError, ValueError):
+            continue
+    return False

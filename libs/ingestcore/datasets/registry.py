@@ -7,14 +7,17 @@ Keys: `source/NAME`, `sink/NAME`, `dataset/NAME@VERSION` (kept for ever) and the
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import TypeVar
 
 import orjson
 
-from ingestcore.datasets.spec import DatasetSpec, SinkSpec, SourceSpec
+from ingestcore.datasets.secrets import resolve_spec
+from ingestcore.datasets.spec import DatasetSpec, SinkSpec, SourceSpec, Spec
 from ingestcore.stage import Retriable
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Spec)
 
 
 class NotSeenYet(Retriable):
@@ -22,10 +25,15 @@ class NotSeenYet(Retriable):
 
 
 class Registry:
-    """Thread-safe: one thread feeds, the stage's thread asks."""
+    """Thread-safe: one thread feeds, the stage's thread asks.
 
-    def __init__(self) -> None:
+    environ  resolves `${VAR}` and `${file:path}` in what is asked for; None: specs are given as they were applied
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._lock = threading.Lock()
+        self._environ = environ
+        self._resolved: dict[tuple[str, str], Spec] = {}
         self._sources: dict[str, SourceSpec] = {}
         self._sinks: dict[str, SinkSpec] = {}
         self._datasets: dict[str, DatasetSpec] = {}
@@ -47,25 +55,39 @@ class Registry:
                 _put(self._pointers, name, None if value is None else int(orjson.loads(value)["version"]))
             else:
                 raise ValueError(f"{key}: unknown kind of spec; this service may be older than the configuration")
+            self._resolved.clear()
             self.revision += 1
 
     def sources(self) -> dict[str, SourceSpec]:
+        """-> as applied, references unresolved."""
         with self._lock:
             return dict(self._sources)
 
     def source(self, name: str) -> SourceSpec:
-        """Raises NotSeenYet."""
+        """Raises NotSeenYet; SecretMissing: it refers to a variable or file that is not there."""
         with self._lock:
-            return _get(self._sources, name, "source")
+            return self._use("source", name, _get(self._sources, name, "source"))
 
     def sinks(self) -> dict[str, SinkSpec]:
+        """-> as applied, references unresolved."""
         with self._lock:
             return dict(self._sinks)
 
     def sink(self, name: str) -> SinkSpec:
-        """Raises NotSeenYet."""
+        """Raises NotSeenYet; SecretMissing."""
         with self._lock:
-            return _get(self._sinks, name, "sink")
+            return self._use("sink", name, _get(self._sinks, name, "sink"))
+
+    def _use(self, kind: str, name: str, spec: S) -> S:
+        """-> with references resolved, once per change: asking is on the path of every input."""
+        if self._environ is None:
+            return spec
+        place = (kind, name)
+        if place not in self._resolved:
+            self._resolved[place] = resolve_spec(spec, self._environ)
+        found = self._resolved[place]
+        assert isinstance(found, type(spec))
+        return found
 
     def current(self, dataset: str) -> str:
         """-> `name@version` in force. Only the downloader asks. Raises NotSeenYet."""

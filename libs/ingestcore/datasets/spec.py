@@ -155,6 +155,17 @@ class Dialect(Spec):
             raise ValueError(f"{value} is not read: convert the files, e.g. `iconv -f {value} -t UTF-8`")
         return "utf-8"
 
+    @model_validator(mode="after")
+    def _characters_differ(self) -> Dialect:
+        names = ("delimiter", "quote", "escape", "comment")
+        given = {name: character for name in names if (character := getattr(self, name)) is not None}
+        for name, character in given.items():
+            if not character.isascii() or character in "\r\n\0":
+                raise ValueError(f"{name} must be one ASCII character that is no line end, not {character!r}")
+        if len(set(given.values())) < len(given):
+            raise ValueError("delimiter, quote, escape and comment must differ; doubled quotes need no `escape`")
+        return self
+
 
 class DedupeSpec(Spec):
     """What makes two rows the same.

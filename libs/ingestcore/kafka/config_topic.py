@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import structlog
@@ -57,10 +57,10 @@ def publish(platform: Platform, records: Iterable[Record]) -> None:
 
 
 class Follower:
-    """Keeps a registry up to date from a thread of its own."""
+    """Keeps a registry up to date from a thread of its own. environ: see `Registry`."""
 
-    def __init__(self, platform: Platform) -> None:
-        self.registry = Registry()
+    def __init__(self, platform: Platform, environ: Mapping[str, str] | None = None) -> None:
+        self.registry = Registry(environ)
         self._platform = platform
         self._stop = threading.Event()
         self._caught_up = threading.Event()

@@ -136,7 +136,7 @@ class _Process:
         from ingestcore.runtime.gauges import StageGauges
 
         state = self._own_state_folder()
-        follower = Follower(self._platform)
+        follower = Follower(self._platform, os.environ)
         try:
             self._when_ready(self._check_topics)
             specs = self._when_ready(follower.start)

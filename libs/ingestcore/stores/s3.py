@@ -127,7 +127,7 @@ class S3Store:
             wait_initial=WAIT_INITIAL_SECONDS,
             wait_max=WAIT_MAX_SECONDS,
             wait_jitter=WAIT_JITTER_SECONDS,
-        ).with_name(doing):
+        ):
             with attempt:
                 try:
                     return call()

@@ -93,8 +93,9 @@ def _delimiting(
     text: NDArray[np.uint8], quotes: Offsets, lines: Offsets, literal: Mask | None, dialect: Dialect
 ) -> Offsets:
     """-> the quotes that open or close, in order: even ones open, odd ones close."""
-    before = text[quotes - 1]
-    starts = (before == ord(dialect.delimiter)) | (before == LF) | (before == CR)
+    starts_field = np.zeros(256, np.bool_)
+    starts_field[[ord(dialect.delimiter), LF, CR]] = True
+    starts = starts_field[text[quotes - 1]]
     if literal is not None:
         starts &= ~literal[quotes - 1]
     if quotes[0] == 0:

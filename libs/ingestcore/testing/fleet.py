@@ -61,6 +61,7 @@ class LocalFleet:
         self.folder, self.name, self._tools = folder, name, tools
         self.bucket, self.out = f"{name}-in", f"{name}-out"
         self.uri = f"s3://{self.out}/"
+        self._store: S3Store | None = None
         self._environ = {**environ, "INGEST_TOPIC_PREFIX": f"{name}."}
         for bucket in (self.bucket, self.out):
             create_bucket(bucket)
@@ -109,7 +110,7 @@ class LocalFleet:
 
     def source(self, **more: Any) -> dict[str, Any]:
         """-> a source over this fleet's bucket, for a configuration."""
-        return {"s3": {"bucket": self.bucket, "prefix": "raw/", "poll_interval": "500ms"}, **more}
+        return {"s3": {"bucket": self.bucket, "prefix": "raw/", "poll_interval": "1s"}, **more}
 
     # -- harm
     def kill(self, label: str) -> int:
@@ -152,6 +153,12 @@ class LocalFleet:
             self.store().put(self.bucket, f"raw/{key}", data)
 
     def store(self) -> S3Store:
+        """-> the S3 server; the same client each time, since making one costs a fifth of a second."""
+        if self._store is None:
+            self._store = self._open_store()
+        return self._store
+
+    def _open_store(self) -> S3Store:
         keys = Keys.of(self.environ())
         return open_store(keys.s3 or None, keys.s3_region, None, keys.s3_access_key, keys.s3_secret_key)
 
