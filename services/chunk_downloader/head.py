@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from ingestcore.datasets.spec import DatasetSpec, Dialect
@@ -54,7 +55,7 @@ def find_head(data: bytes, spec: DatasetSpec, *, whole: bool, max_row_bytes: int
         return None
     for mark, encoding in _OTHER_MARKS.items():
         if data.startswith(mark):
-            return Drift(_not_utf8(encoding), (), data[:FIRST_BYTES])
+            return Drift(_not_utf8(encoding), (), data[: len(mark)])
     start: int | None = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
     start = _skip_lines(data, start or 0, spec.csv.skip_rows, whole=whole)
     if start is None:
@@ -78,11 +79,17 @@ def _judge(record: bytes, end: int, spec: DatasetSpec, max_row_bytes: int) -> He
     if b"\0" in record:
         return Drift(_not_utf8("UTF-16LE"), (), record)
     try:
-        columns = read_header(record, spec.csv)
+        columns = _columns(record, spec.csv)
     except ValueError as error:
         return Drift(str(error), (), record)
     problem = judge_header(columns, spec)
     return Drift(problem, columns, record) if problem else Head(columns, end)
+
+
+@lru_cache(maxsize=64)
+def _columns(record: bytes, dialect: Dialect) -> tuple[str, ...]:
+    """As `read_header`, which takes longer than all else about a small object; most headers come again and again."""
+    return read_header(record, dialect)
 
 
 def _skip_lines(data: bytes, start: int, lines: int, *, whole: bool) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
 from typing import Final
 from uuid import uuid4
 
@@ -17,6 +18,10 @@ from services.s3_lister.stage import Seen
 
 LEVEL: Final = 1
 """Keys of one bucket resemble each other: the quickest level already makes them small."""
+
+
+BATCH: Final = 256
+"""Lines encoded at a time: each takes a kilobyte until it is put together with others."""
 
 
 class SnapshotStore:
@@ -42,7 +47,7 @@ class SnapshotStore:
         previous = ""
         for part in parts:
             try:
-                for line in gzip.decompress(self._get(part.uri)).split(b"\n"):
+                for line in gzip.decompress(self._get(part.uri)).splitlines():
                     entry = Seen._make(orjson.loads(line))
                     if entry.key <= part.after:
                         continue
@@ -56,8 +61,11 @@ class SnapshotStore:
 
     def write_part(self, entries: Sequence[Seen]) -> Part:
         """`entries` ascend and are not empty."""
-        lines = b"\n".join(orjson.dumps(tuple(entry)) for entry in entries)
-        uri = self._put("jsonl.gz", gzip.compress(lines, LEVEL, mtime=0))
+        packed = BytesIO()
+        with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=LEVEL, mtime=0) as file:
+            for first in range(0, len(entries), BATCH):
+                file.write(b"".join(map(_line, entries[first : first + BATCH])))
+        uri = self._put("jsonl.gz", packed.getvalue())
         return Part(uri, entries[-1].key, len(entries))
 
     def write(self, snapshot: Snapshot) -> str:
@@ -94,6 +102,10 @@ class SnapshotStore:
             return self._store.get(*_place(uri))
         except Missing as error:
             raise Unreadable("it does not exist") from error
+
+
+def _line(entry: Seen) -> bytes:
+    return orjson.dumps(tuple(entry), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _place(uri: str) -> tuple[str, str]:

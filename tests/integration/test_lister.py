@@ -203,7 +203,7 @@ def test_5000_objects_of_a_store_that_lists_by_folder_are_found_once(
             s3.delete(bucket, key)
 
     client = redis.Redis.from_url(endpoints["REDIS_URL"], decode_responses=True)
-    shown = orjson.loads(client.get(f"checkpoint:default:{bench.name}"))
+    shown = orjson.loads(client.get(f"checkpoint:default:{bench.name}") or "")
     assert set(shown) == {"version", "scan", "start_after", "snapshot", "fence"}
     before = set(bench.topic.ids())
     client.delete(f"checkpoint:default:{bench.name}")
@@ -331,7 +331,7 @@ def test_start_says_what_is_missing(endpoints: dict[str, str], make_bucket: Any,
 class Clockwork:
     """A lease store and a way to let its time pass."""
 
-    def __init__(self, leases: Leases, wait: Callable[[float], None], put: Callable[[str, bytes], Any]) -> None:
+    def __init__(self, leases: Leases, wait: Callable[[float], None], put: Callable[[str, Any], Any]) -> None:
         self.leases, self.wait, self.put = leases, wait, put
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -145,10 +145,14 @@ def whole_scan(folder: Path, shuffled: bool = False) -> dict[str, int]:
     return {"emitted": emitted, "gone": gone, "total": total}
 
 
-CASES = {
+def sorted_scan(folder: Path) -> dict[str, int]:
+    return whole_scan(folder, shuffled=True)
+
+
+CASES: dict[str, Callable[[Path], dict[str, int]]] = {
     "merge": merge_alone,
     "scan": whole_scan,
-    "scan of a listing that must be sorted": lambda folder: whole_scan(folder, shuffled=True),
+    "scan of a listing that must be sorted": sorted_scan,
 }
 
 

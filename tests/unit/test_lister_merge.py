@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -34,15 +35,25 @@ def listed(key: str, etag: str = "e1", size: int = 1) -> Listed:
     return Listed(key, etag, size, "2025-01-01T00:00:00Z")
 
 
-def expected(listing: dict[str, str], seen: dict[str, Seen], routes: dict[str, str], start_after: str) -> dict:
+Told = dict[str, tuple[Verdict, Seen | None]]
+
+
+def key_of(change: Change) -> str:
+    known = change.listed or change.before
+    assert known is not None
+    return known.key
+
+
+def expected(listing: dict[str, str], seen: dict[str, Seen], routes: dict[str, str], start_after: str) -> Told:
     """key -> (verdict, next entry of the snapshot), from the definition of each verdict."""
-    told = {}
+    told: Told = {}
     for key in listing.keys() | seen.keys():
         before, etag, dataset = seen.get(key), listing.get(key), routes.get(key)
         if key <= start_after:
             if before:
                 told[key] = (Verdict.NOT_LISTED, before)
-        elif etag is None and before is not None:
+        elif etag is None:
+            assert before is not None
             told[key] = (
                 (Verdict.GONE, None) if before.missing else (Verdict.MISSING, Seen(key, before.etag, before.dataset, 1))
             )
@@ -69,12 +80,12 @@ worlds = st.fixed_dictionaries(
 
 @settings(max_examples=400, deadline=None)
 @given(world=worlds)
-def test_every_key_of_either_side_gets_the_verdict_its_definition_says(world: dict) -> None:
+def test_every_key_of_either_side_gets_the_verdict_its_definition_says(world: dict[str, Any]) -> None:
     seen = {key: Seen(key, *rest) for key, rest in world["seen"].items()}
     start = world["start_after"]
     listing = [listed(key, etag) for key, etag in sorted(world["listing"].items()) if key > start]
     changes = list(merge(listing, [seen[key] for key in sorted(seen)], world["routes"].get, start))
-    keys = [c.listed.key if c.listed else c.before.key for c in changes]
+    keys = [key_of(change) for change in changes]
     assert keys == sorted(set(keys))
     told = {key: (change.verdict, change.after) for key, change in zip(keys, changes, strict=True)}
     assert told == expected(world["listing"], seen, world["routes"], start)
@@ -83,7 +94,7 @@ def test_every_key_of_either_side_gets_the_verdict_its_definition_says(world: di
 @settings(max_examples=300, deadline=None)
 @given(world=worlds, cuts=st.sets(st.integers(0, 12)), part_entries=st.integers(1, 4), data=st.data())
 def test_the_next_snapshot_holds_exactly_what_the_merge_said_at_every_point(
-    world: dict, cuts: set[int], part_entries: int, data: st.DataObject
+    world: dict[str, Any], cuts: set[int], part_entries: int, data: st.DataObject
 ) -> None:
     files: dict[str, list[Seen]] = {}
 
@@ -104,7 +115,7 @@ def test_the_next_snapshot_holds_exactly_what_the_merge_said_at_every_point(
     assert all(entry.key <= start for entry in skipped)
     after: list[Seen] = list(skipped)
     for change in merge(listing, contents(rewrite.to_read), world["routes"].get, start):
-        key = change.listed.key if change.listed else change.before.key
+        key = key_of(change)
         rewrite.take(key, change)
         if change.after:
             after.append(change.after)
@@ -129,7 +140,7 @@ def test_one_key_more_in_a_full_bucket_rewrites_one_part_only() -> None:
     for change in merge(
         [listed(k, "e") for k in sorted({*(s.key for s in snapshot), "35x"})], snapshot, lambda key: "d"
     ):
-        rewrite.take(change.listed.key, change)
+        rewrite.take(key_of(change), change)
     parts = rewrite.finished()
     assert [part for part in parts if isinstance(part, Part)] == [p for p in old if p.uri != "part-3"]
     assert sum(isinstance(part, Chunk) for part in parts) == 1
@@ -148,7 +159,7 @@ def test_keys_that_come_at_the_end_fill_the_last_part_before_a_new_one_is_begun(
         rewrite = Rewrite(parts, "", 10)
         listing = [*(listed(entry.key, entry.etag) for entry in snapshot), listed(f"{number:03}")]
         for change in merge(listing, snapshot, lambda key: "d"):
-            rewrite.take(change.listed.key, change)
+            rewrite.take(key_of(change), change)
         parts = write_out(rewrite.finished(), write)
         snapshot = [entry for part in parts for entry in files[part.uri]]
     assert [entry.key for entry in snapshot] == [f"{number:03}" for number in range(100)]
@@ -250,7 +261,7 @@ def test_a_sink_on_another_endpoint_is_another_bucket_and_snapshots_are_never_li
     merged=st.integers(2, 4),
 )
 def test_the_external_sort_gives_back_what_it_got_in_order_and_leaves_no_file(
-    rows: list, held: int, merged: int, tmp_path_factory: pytest.TempPathFactory
+    rows: list[tuple[str, str, int]], held: int, merged: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder: Path = tmp_path_factory.mktemp("sort")
     with SortedFiles(folder, rows_in_memory=held, files_merged=merged) as files:

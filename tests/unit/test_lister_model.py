@@ -59,7 +59,7 @@ class Life:
 
     def start(self) -> Replica:
         nothing: Any = SimpleNamespace()
-        platform = Platform(replica="0", _env_file=None)
+        platform = Platform(replica="0")
         context = Context(
             platform, self.settings, "s3-lister", self.specs, nothing, Metrics(), self.folder, lambda spec: self.store
         )

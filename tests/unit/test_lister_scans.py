@@ -45,7 +45,7 @@ class World:
     def replica(self) -> Replica:
         state = self._folder / f"state-{next(self._replicas)}"
         state.mkdir()
-        platform = Platform(replica=state.name, _env_file=None)
+        platform = Platform(replica=state.name)
         nothing: Any = SimpleNamespace()
         context = Context(
             platform,
@@ -70,7 +70,8 @@ class World:
     def checkpoint(self) -> dict[str, Any]:
         stored = self.leases.checkpoints[POINTER]
         assert isinstance(stored, str)
-        return orjson.loads(stored)
+        fields: dict[str, Any] = orjson.loads(stored)
+        return fields
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ingestcore.messages.objects import ObjectRef
 from ingestcore.stage import Fenced, Retriable, Source, Step, check
@@ -202,7 +202,7 @@ class Topic:
     """`ingest.objects` and the fencing of one transactional id. `terms`: of every commit, in order."""
 
     objects: list[ObjectRef] = field(default_factory=list)
-    terms: list[object] = field(default_factory=list)
+    terms: list[Any] = field(default_factory=list)
     epoch: int = 0
 
     def ids(self) -> list[str]:
@@ -216,7 +216,8 @@ class Replica:
     """One process that runs a source, a move at a time, so that a test may stop it anywhere."""
 
     def __init__(self, source: Source, topic: Topic) -> None:
-        self.source, self._topic = source, topic
+        self.source: Any = source
+        self._topic = topic
         self._scan: Iterator[Step | None] | None = None
         self._term: object = None
         self._epoch = 0
