@@ -30,7 +30,7 @@ check: $(READY)  ## Formatting, types, layers, unit and contract tests (under a 
 	@$(BIN)/mypy --no-error-summary libs services
 	@$(BIN)/lint-imports --no-cache > .lint-imports.log || { cat .lint-imports.log; exit 1; }
 	@rm -f .lint-imports.log
-	@$(BIN)/pytest tests/unit tests/contract
+	@$(BIN)/pytest -n 2 --dist worksteal -m "not long" tests/unit tests/contract
 
 test: check  ## All tests but the long ones, on real Kafka, S3 and Redis
 	@$(BIN)/pytest tests/integration tests/faults tests/e2e -m "not long"

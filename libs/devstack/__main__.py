@@ -49,18 +49,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "env": 'print export lines; use as: eval "$(python -m devstack env)"',
     }.items():
         command = commands.add_parser(name, help=purpose, description=purpose)
-        command.add_argument(
-            "--dir", type=Path, default=DEFAULT_FOLDER, help="the stack's folder (%(default)s)"
-        )
+        command.add_argument("--dir", type=Path, default=DEFAULT_FOLDER, help="the stack's folder (%(default)s)")
         if name != "down":
             command.add_argument("--json", action="store_true", help="one JSON object on stdout")
         if name == "up":
-            command.add_argument(
-                "--detach", action="store_true", help="return when ready, leave the servers running"
-            )
-            command.add_argument(
-                "--servers", default=",".join(DEFAULT_SERVERS), help="comma-separated (%(default)s)"
-            )
+            command.add_argument("--detach", action="store_true", help="return when ready, leave the servers running")
+            command.add_argument("--servers", default=",".join(DEFAULT_SERVERS), help="comma-separated (%(default)s)")
     commands.add_parser("install", help="download Kafka now and print its folder; up does it when needed")
     return parser.parse_args(arguments)
 
@@ -122,11 +116,7 @@ def _show(stack: Stack, as_json: bool) -> None:
     fields = endpoints.as_dict()
     for name in (*record.local, *record.external):
         where = (
-            "from the environment"
-            if name in record.external
-            else f"process {pids[name]}"
-            if name in pids
-            else "DEAD"
+            "from the environment" if name in record.external else f"process {pids[name]}" if name in pids else "DEAD"
         )
         print(f"{name:<6} {fields[name]:<32} {where}")
     print(f"tools  {stack.bin}\nlogs   {stack.logs}", flush=True)

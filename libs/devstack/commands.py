@@ -56,9 +56,7 @@ def write_commands(folder: Path, endpoints: Endpoints) -> None:
         for name, tool in KAFKA_TOOLS.items():
             _write(target / name, _kafka_script(tool, endpoints.kafka))
     if endpoints.redis:
-        script = _REDIS_SCRIPT.format(
-            url=shlex.quote(endpoints.redis), redis_cli=_python_module("devstack.redis_cli")
-        )
+        script = _REDIS_SCRIPT.format(url=shlex.quote(endpoints.redis), redis_cli=_python_module("devstack.redis_cli"))
         _write(target / "redis-cli", script)
 
 

@@ -56,9 +56,7 @@ def ask(record: Record, request: Request) -> Answer:
             connection.send_bytes(json.dumps(request).encode())
             answer: Answer = json.loads(connection.recv_bytes())
     except (OSError, EOFError, ValueError, AuthenticationError) as error:
-        raise StackError(
-            f"the stack's keeper (process {record.keeper_pid}) does not answer: {error!r}"
-        ) from error
+        raise StackError(f"the stack's keeper (process {record.keeper_pid}) does not answer: {error!r}") from error
     if "error" in answer:
         raise StackError(str(answer["error"]))
     return answer

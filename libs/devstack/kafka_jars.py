@@ -151,14 +151,10 @@ def _verify(folder: Path) -> None:
     """Compare the jars with the committed list; raises StackError naming what differs."""
     expected = expected_checksums()
     found = {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in folder.glob("*.jar")}
-    differing = sorted(
-        name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-    )
+    differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if differing:
         listed = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
-        raise StackError(
-            f"{len(differing)} jars of Kafka are missing, unexpected or unlike {CHECKSUMS.name}: {listed}"
-        )
+        raise StackError(f"{len(differing)} jars of Kafka are missing, unexpected or unlike {CHECKSUMS.name}: {listed}")
 
 
 def _publish(staging: Path) -> None:

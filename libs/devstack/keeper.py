@@ -60,9 +60,7 @@ class Keeper:
     All servers are spawned by the main thread: Linux ties a child's death signal to the thread that made it.
     """
 
-    def __init__(
-        self, folder: Path, servers: list[Server], report: Callable[[dict[str, object]], None]
-    ) -> None:
+    def __init__(self, folder: Path, servers: list[Server], report: Callable[[dict[str, object]], None]) -> None:
         self._folder = folder
         self._servers = servers
         self._report = report
@@ -128,16 +126,12 @@ class Keeper:
             while preparing or awaited:
                 if self._stopping.is_set():
                     raise Stopped
-                done, _ = wait(
-                    [*preparing, *awaited], timeout=READY_POLL_SECONDS, return_when=FIRST_COMPLETED
-                )
+                done, _ = wait([*preparing, *awaited], timeout=READY_POLL_SECONDS, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
                     if future in awaited:
                         server = awaited.pop(future)
-                        self._report(
-                            {"progress": f"{server.name}: ready after {time.monotonic() - begun:.1f} s"}
-                        )
+                        self._report({"progress": f"{server.name}: ready after {time.monotonic() - begun:.1f} s"})
                     else:
                         server = preparing.pop(future)
                         awaited[pool.submit(self._await_ready, self._spawn(server))] = server
@@ -233,9 +227,7 @@ class Keeper:
 
     def _child(self, name: str) -> Child:
         if name not in self._children:
-            raise StackError(
-                f"{name} is not a server of this stack (local: {', '.join(self._children) or 'none'})"
-            )
+            raise StackError(f"{name} is not a server of this stack (local: {', '.join(self._children) or 'none'})")
         return self._children[name]
 
 

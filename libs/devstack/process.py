@@ -36,9 +36,7 @@ def lifeline() -> int:
     return read
 
 
-def run_tied(
-    command: Sequence[str], *, what: str, timeout_seconds: float, tail_lines: int = TAIL_LINES
-) -> str:
+def run_tied(command: Sequence[str], *, what: str, timeout_seconds: float, tail_lines: int = TAIL_LINES) -> str:
     """Run a preparing step to its end and give its output (stdout, then stderr).
 
     Raises StackError with the end of its output when it fails or takes too long.

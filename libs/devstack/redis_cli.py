@@ -142,9 +142,7 @@ def format_terminal(reply: Reply, indent: str = "") -> str:
         case list():
             width = len(str(len(reply)))
             inner = indent + " " * (width + 2)
-            numbered = (
-                f"{number:>{width}}) {format_terminal(item, inner)}" for number, item in enumerate(reply, 1)
-            )
+            numbered = (f"{number:>{width}}) {format_terminal(item, inner)}" for number, item in enumerate(reply, 1))
             return indent.join(numbered)
     return f"(integer) {reply}\n"
 
@@ -171,9 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _scan(connection, options.pattern, raw)
         if options.command:
             command = [os.fsencode(part) for part in options.command]
-            return _run(
-                connection, command + ([sys.stdin.buffer.read()] if options.x else []), raw, options.e
-            )
+            return _run(connection, command + ([sys.stdin.buffer.read()] if options.x else []), raw, options.e)
         return _run_lines(connection, target, raw, options.e)
     except OSError as error:
         reason = error.strerror or str(error)

@@ -40,9 +40,7 @@ class SeaweedFS:
             return None
         access_key, secret_key = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
         if not access_key or not secret_key:
-            raise StackError(
-                "S3_ENDPOINT_URL is set: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY as well"
-            )
+            raise StackError("S3_ENDPOINT_URL is set: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY as well")
         region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or REGION
         return {"s3": url, "s3_access_key": access_key, "s3_secret_key": secret_key, "s3_region": region}
 
@@ -90,9 +88,7 @@ class SeaweedFS:
 
     def ready(self, place: Place) -> bool:
         try:
-            with urlopen(
-                f"http://{HOST}:{place.ports['s3']}/status", timeout=STATUS_TIMEOUT_SECONDS
-            ) as answer:
+            with urlopen(f"http://{HOST}:{place.ports['s3']}/status", timeout=STATUS_TIMEOUT_SECONDS) as answer:
                 if answer.status != 200:
                     return False
         except (HTTPException, OSError):

@@ -116,9 +116,7 @@ class Stack:
             time.sleep(WAIT_POLL_SECONDS)
         last = read_record(self._folder)
         if last.keeper_pid == self.keeper_pid and last.state != "stopped":
-            raise StackError(
-                f"the stack's keeper (process {self.keeper_pid}) was killed, its servers with it"
-            )
+            raise StackError(f"the stack's keeper (process {self.keeper_pid}) was killed, its servers with it")
 
     def __enter__(self) -> Stack:
         return self

@@ -55,7 +55,7 @@ def find_head(data: bytes, spec: DatasetSpec, *, whole: bool, max_row_bytes: int
         return None
     for mark, encoding in _OTHER_MARKS.items():
         if data.startswith(mark):
-            return Drift(_not_utf8(encoding), (), data[: len(mark)])
+            return Drift(_not_utf8(encoding), (), data[:FIRST_BYTES])
     start: int | None = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
     start = _skip_lines(data, start or 0, spec.csv.skip_rows, whole=whole)
     if start is None:

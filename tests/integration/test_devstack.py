@@ -133,16 +133,12 @@ def test_kafka_consumer_groups_script_shows_and_resets_offsets(stack: devstack.S
         (["DEL", "checkpoint:t:s", "list"], "2\n"),
     ],
 )
-def test_redis_cli_prints_what_redis_cli_prints(
-    stack: devstack.Stack, command: list[str], printed: str
-) -> None:
+def test_redis_cli_prints_what_redis_cli_prints(stack: devstack.Stack, command: list[str], printed: str) -> None:
     assert script(stack, "redis-cli", *command).startswith(printed)
 
 
 def test_redis_cli_says_when_there_is_no_server(stack: devstack.Stack) -> None:
-    asked = subprocess.run(
-        [stack.bin / "redis-cli", "-p", "1", "PING"], capture_output=True, text=True, check=False
-    )
+    asked = subprocess.run([stack.bin / "redis-cli", "-p", "1", "PING"], capture_output=True, text=True, check=False)
     assert asked.returncode == 1
     assert asked.stderr == "Could not connect to Redis at 127.0.0.1:1: Connection refused\n"
 
@@ -200,9 +196,7 @@ def test_data_and_ports_survive_a_stop_and_start(tmp_path: Path) -> None:
         redis.Redis.from_url(first.endpoints.redis).set("k", "v")
     with devstack.start(tmp_path, servers=["s3", "redis"]) as second:
         assert second.endpoints == first.endpoints
-        assert (
-            s3_client(second.endpoints.as_dict()).get_object(Bucket="durable", Key="k")["Body"].read() == b"v"
-        )
+        assert s3_client(second.endpoints.as_dict()).get_object(Bucket="durable", Key="k")["Body"].read() == b"v"
         assert redis.Redis.from_url(second.endpoints.redis).get("k") == b"v"
 
 
@@ -227,9 +221,7 @@ def test_s3_from_the_environment_needs_its_keys(tmp_path: Path, monkeypatch: pyt
         devstack.start(tmp_path, servers=["s3"])
 
 
-def test_a_detached_stack_outlives_its_starter_until_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_detached_stack_outlives_its_starter_until_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = json.loads(command_line("up", tmp_path, "--detach", "--json", "--servers", "redis"))
     detached = devstack.connect(tmp_path)
     assert detached is not None and detached.running()
@@ -255,9 +247,7 @@ def test_a_detached_stack_outlives_its_starter_until_down(
         (signal.SIGINT, ["s3", "redis"]),
     ],
 )
-def test_nothing_stays_when_the_starter_is_gone(
-    tmp_path: Path, number: signal.Signals, servers: list[str]
-) -> None:
+def test_nothing_stays_when_the_starter_is_gone(tmp_path: Path, number: signal.Signals, servers: list[str]) -> None:
     starter = foreground_stack(tmp_path, servers)
     running = devstack.connect(tmp_path)
     assert running is not None
@@ -309,9 +299,9 @@ def test_a_watcher_kills_the_server_where_the_kernel_would_not() -> None:
 
 def create_topic(stack: devstack.Stack, name: str) -> None:
     admin = AdminClient({"bootstrap.servers": stack.endpoints.kafka})
-    admin.create_topics([NewTopic(name, 1, config={"max.message.bytes": str(34 * 1024 * 1024)})])[
-        name
-    ].result(CLIENT_SECONDS)
+    admin.create_topics([NewTopic(name, 1, config={"max.message.bytes": str(34 * 1024 * 1024)})])[name].result(
+        CLIENT_SECONDS
+    )
 
 
 def produce(stack: devstack.Stack, topic: str, *values: bytes) -> None:
@@ -347,9 +337,7 @@ def read_values(stack: devstack.Stack, topic: str, *, expected: int, group: str 
 
 
 def script(stack: devstack.Stack, name: str, *arguments: str) -> str:
-    return subprocess.run(
-        [stack.bin / name, *arguments], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
+    return subprocess.run([stack.bin / name, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def command_line(command: str, folder: Path, *options: str) -> str:
@@ -374,9 +362,7 @@ def family(stack: devstack.Stack) -> list[psutil.Process]:
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that still run; a zombie has ended and only waits for its parent to notice."""
-    return [
-        process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    ]
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 def eventually(holds: Callable[[], bool], seconds: float) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+
 from ingestcore.kafka import admin, options
 from ingestcore.kafka.reading import read_all
 from ingestcore.messages.ledger import LedgerRecord

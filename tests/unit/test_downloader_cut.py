@@ -102,7 +102,7 @@ def check(data: bytes, dialect: Dialect, block: int, most: int, cuts: list[Cut])
     assert (at, row) == (len(data), len(whole) + bool(tail))
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(80))
 def test_records_and_numbers_are_those_of_the_oracle_for_any_pieces_and_any_block_size(seed: int) -> None:
     chance = random.Random(seed)
     data, dialect = text(chance), chance.choice(DIALECTS)
@@ -113,7 +113,7 @@ def test_records_and_numbers_are_those_of_the_oracle_for_any_pieces_and_any_bloc
         assert cut(data, dialect, block, most, split(data, chance)) == once
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(30))
 def test_going_on_after_any_cut_yields_exactly_what_followed(seed: int) -> None:
     chance = random.Random(1000 + seed)
     data, dialect = text(chance), chance.choice(DIALECTS)
@@ -125,7 +125,7 @@ def test_going_on_after_any_cut_yields_exactly_what_followed(seed: int) -> None:
         assert cut(rest, dialect, block, most, split(rest, chance), found.end_byte, row) == cuts[done + 1 :]
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(30))
 def test_a_stream_that_breaks_off_gives_its_complete_records_and_the_rest(seed: int) -> None:
     chance = random.Random(2000 + seed)
     dialect = chance.choice(DIALECTS)
@@ -146,10 +146,10 @@ def test_a_stream_that_breaks_off_gives_its_complete_records_and_the_rest(seed: 
 def test_a_long_record_needs_no_memory_for_what_is_dropped() -> None:
     cutter = Cutter(Dialect(), 1 << 20, 1 << 20)
     piece = memoryview(b"x" * (1 << 20))
-    assert not [one for _ in range(200) for one in cutter.feed(piece)]
+    assert not [one for _ in range(50) for one in cutter.feed(piece)]
     assert cutter._held_bytes == 0 and len(cutter._long_raw) == RAW_LIMIT
     (found,) = cutter.feed(memoryview(b'tail\n1,2\n"open'))
-    assert isinstance(found, TooLong) and (found.end_byte, found.closed) == ((200 << 20) + 5, True)
+    assert isinstance(found, TooLong) and (found.end_byte, found.closed) == ((50 << 20) + 5, True)
     rows, rest = cutter.end()
     assert isinstance(rows, Rows) and (rows.first_row, rows.data) == (2, b"1,2\n")
     assert isinstance(rest, TooLong) and (rest.row, rest.closed, rest.raw) == (3, False, b'"open')

@@ -104,7 +104,7 @@ def test_damage_is_named_after_what_could_be_read_whatever_the_range(
     assert len(data) >= at_least and DATA.startswith(data[: len(DATA)])
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(10))
 def test_a_flipped_byte_never_passes_and_the_outcome_does_not_depend_on_the_range(
     pool: ThreadPoolExecutor, seed: int
 ) -> None:
@@ -114,9 +114,9 @@ def test_a_flipped_byte_never_passes_and_the_outcome_does_not_depend_on_the_rang
 
 
 def test_a_bomb_comes_out_in_pieces(pool: ThreadPoolExecutor) -> None:
-    bomb = gzip.compress(bytes(64 << 20), 9)
+    bomb = gzip.compress(bytes(32 << 20), 9)
     tracemalloc.start()
     size = sum(len(piece) for piece in inflated(iter([bomb]), pool) if piece)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert size == 64 << 20 and peak < 10 * PIECE_BYTES
+    assert size == 32 << 20 and peak < 10 * PIECE_BYTES

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from ingestcore.runtime.progress import METADATA_LIMIT_BYTES, Progress
 from ingestcore.stage import At
 

@@ -10,7 +10,7 @@ from typing import Final
 from ingestcore.datasets.registry import Registry
 from ingestcore.kafka import config_topic
 from ingestcore.kafka.backlog import Backlog, backlog
-from ingestcore.kafka.sweep import bounds, sweep
+from ingestcore.kafka.sweep import Bounds, Place, bounds, sweep
 from ingestcore.ledger import Audit, ObjectAudit, State
 from ingestcore.messages.ledger import LedgerRecord
 from ingestcore.messages.objects import ObjectRef
@@ -49,57 +49,64 @@ def groups_of(platform: Platform, services: Collection[Service], specs: Registry
 
 
 def look(platform: Platform) -> Completeness:
-    """Audit everything. Missing rows are called lost only when every group is done with its topic, before the ledger is
-    read and after, and nothing was added meanwhile.
-
-    Raises Retriable: Kafka is away, or its topics do not exist yet.
-    """
-    specs = config_topic.read(platform)
-    sinks = frozenset(name for name, sink in specs.sinks().items() if sink.from_ == "normalized")
-    gathered, whole = _gather(platform)
-    found = tuple(gathered.objects(sinks=sinks, whole_ledger=whole))
-    if not any(o.state in _OPEN for o in found):
-        return Completeness(found, idle=False)
-    groups = groups_of(platform, discover().values(), specs)
-    before = backlog(platform, groups)
-    if not before.idle:
-        return Completeness(found, idle=False)
-    gathered, whole = _gather(platform)
-    idle = _unmoved(before, backlog(platform, groups))
-    return Completeness(tuple(gathered.objects(sinks=sinks, idle=idle, whole_ledger=whole)), idle)
+    """Audit everything, once; see `Watch.look`."""
+    return Watch(platform).look()
 
 
-def wait_until_settled(
-    platform: Platform,
-    objects: int,
-    *,
-    timeout_seconds: float,
-    on_look: Callable[[Completeness], None] | None = None,
-) -> Completeness:
-    """Look again and again until that many objects are listed and none is open or pending. -> the last look, settled
-    or not."""
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        found = look(platform)
-        if on_look:
-            on_look(found)
-        if len({o.origin.id for o in found.objects}) >= objects and not found.open:
-            return found
-        if time.monotonic() > deadline:
-            return found
-        time.sleep(_POLL_SECONDS)
+class Watch:
+    """Audits everything again and again; each look reads only what was added since the last one."""
 
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._gathered = Audit()
+        self._read: dict[Place, int] = {}
 
-def _gather(platform: Platform) -> tuple[Audit, bool]:
-    """-> all facts and listings, and whether the ledger still begins at its beginning."""
-    within = bounds(platform, "ledger", "objects")
-    gathered = Audit()
-    for input in sweep(platform, within):
-        if input.at.topic == "ledger":
-            gathered.take(LedgerRecord.decode(input.value))
-        else:
-            gathered.listed(ObjectRef.decode(input.value))
-    return gathered, all(b.start == 0 for (topic, _), b in within.items() if topic == "ledger")
+    def look(self) -> Completeness:
+        """Missing rows are called lost only when every group is done with its topic, before the ledger is read and
+        after, and nothing was added meanwhile.
+
+        Raises Retriable: Kafka is away, or its topics do not exist yet.
+        """
+        specs = config_topic.read(self._platform)
+        sinks = frozenset(name for name, sink in specs.sinks().items() if sink.from_ == "normalized")
+        whole = self._gather()
+        found = tuple(self._gathered.objects(sinks=sinks, whole_ledger=whole))
+        if not any(o.state in _OPEN for o in found):
+            return Completeness(found, idle=False)
+        groups = groups_of(self._platform, discover().values(), specs)
+        before = backlog(self._platform, groups)
+        if not before.idle:
+            return Completeness(found, idle=False)
+        whole = self._gather()
+        idle = _unmoved(before, backlog(self._platform, groups))
+        return Completeness(tuple(self._gathered.objects(sinks=sinks, idle=idle, whole_ledger=whole)), idle)
+
+    def wait(
+        self, objects: int, *, timeout_seconds: float, on_look: Callable[[Completeness], None] | None = None
+    ) -> Completeness:
+        """Look until that many objects are listed and none is open or pending. -> the last look, settled or not."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            found = self.look()
+            if on_look:
+                on_look(found)
+            if len({o.origin.id for o in found.objects}) >= objects and not found.open:
+                return found
+            if time.monotonic() > deadline:
+                return found
+            time.sleep(_POLL_SECONDS)
+
+    def _gather(self) -> bool:
+        """Take what was added. -> does the ledger still begin at its beginning?"""
+        within = bounds(self._platform, "ledger", "objects")
+        new = {place: Bounds(max(b.start, self._read.get(place, 0)), b.end) for place, b in within.items()}
+        for input in sweep(self._platform, new):
+            if input.at.topic == "ledger":
+                self._gathered.take(LedgerRecord.decode(input.value))
+            else:
+                self._gathered.listed(ObjectRef.decode(input.value))
+        self._read = {place: b.end for place, b in within.items()}
+        return all(b.start == 0 for (topic, _), b in within.items() if topic == "ledger")
 
 
 def _unmoved(before: Backlog, after: Backlog) -> bool:

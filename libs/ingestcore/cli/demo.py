@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ingestcore.cli import fleet, ledger
-from ingestcore.cli.completeness import Completeness, wait_until_settled
+from ingestcore.cli import completeness, fleet, ledger
 from ingestcore.cli.errors import EXIT_CONFIGURATION, EXIT_FAILED, OperatorError
 from ingestcore.cli.target import environment, platform
 from ingestcore.cli.up import up
@@ -74,16 +73,17 @@ def demo(
 
 
 def _run(console: Console, folder: Path, truth: Truth, expected: Path) -> bool:
-    from ingestcore.cli.demo_progress import Watch
+    from ingestcore.cli.demo_progress import Bars
     from ingestcore.cli.demo_report import report
 
     _say(console, 3, f"Uploading to s3://{SOURCE_BUCKET}/{KEY}, watching the rows go through")
     _upload(folder, truth.path)
-    with Watch(console, Layout.of(folder), truth.rows, truth.nbytes) as watch:
-        found = wait_until_settled(platform(folder), 1, timeout_seconds=TIMEOUT_SECONDS, on_look=watch.looked)
+    with Bars(console, Layout.of(folder), truth.rows, truth.nbytes) as bars:
+        audit = completeness.Watch(platform(folder))
+        found = audit.wait(1, timeout_seconds=TIMEOUT_SECONDS, on_look=bars.looked)
     console.print(
         f"    {truth.nbytes / 1e6:.0f} MB were listed, downloaded, parsed, deduplicated and written as Parquet in "
-        f"{watch.seconds:.1f} s",
+        f"{bars.seconds:.1f} s",
         soft_wrap=True,
     )
     _say(console, 4, "The ledger: what became of every row")
@@ -169,7 +169,7 @@ def _upload(folder: Path, path: Path) -> None:
     store.put_new(SOURCE_BUCKET, KEY, path)
 
 
-def _judge(console: Console, found: Completeness) -> bool:
+def _judge(console: Console, found: completeness.Completeness) -> bool:
     wrong = [o for o in found.objects if o.state != "balanced"]
     if wrong:
         console.print(f"[bold red]The ledger does not balance: {escape(wrong[0].note)}[/]")

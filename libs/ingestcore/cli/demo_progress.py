@@ -40,7 +40,7 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed * self._row_megabytes:.0f} MB/s" if task.speed else "")
 
 
-class Watch:
+class Bars:
     """A bar per stage while the demo waits; without a terminal, a line now and then."""
 
     def __init__(self, console: Console, layout: Layout, rows: int, nbytes: int) -> None:
@@ -55,7 +55,7 @@ class Watch:
         self._bars = {stage: self._progress.add_task(title, total=rows) for stage, title in _STAGES.items()}
         self._layout = layout
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="bars", daemon=True)
         self._started = self._told = time.monotonic()
         self.seconds = 0.0
         """From the upload to the last row in Parquet."""
@@ -69,7 +69,7 @@ class Watch:
                     self._progress.update(self._bars[stage], total=total)
         self.seconds = time.monotonic() - self._started
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Bars:
         self._progress.start()
         self._thread.start()
         return self

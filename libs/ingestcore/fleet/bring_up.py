@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import devstack
 from devstack.stack import last_record
@@ -159,10 +159,20 @@ def run_command(wanted: Wanted) -> Sequence[str]:
     return (sys.executable, "-m", "ingestcore.cli.main", "run", wanted.service, "--replica", wanted.replica, *sink)
 
 
+_MALLOC: Final = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+}
+"""For glibc: blocks of some MiB come and go all the time. Mapped anew each time they cost page faults, kept by an arena
+per thread they cost memory."""
+
+
 def service_environment(layout: Layout, config: Config, environ: Mapping[str, str]) -> dict[str, str]:
     """-> environment of the processes. What the operator has set wins over the files. Admin ports are free ones:
     many processes share the machine."""
     return {
+        **_MALLOC,
         "INGEST_STATE_DIR": str(layout.state),
         **config.environment(),
         **environ,

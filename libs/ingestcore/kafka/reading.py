@@ -13,7 +13,7 @@ from ingestcore.settings import Platform
 from ingestcore.stage import At, Gap, Input, NewerFormat, Retriable
 from ingestcore.topics import FORMAT, topic_name
 
-_BATCH = 500
+_BATCH = 64
 _STALL_SECONDS = 60.0
 
 

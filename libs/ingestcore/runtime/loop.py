@@ -201,8 +201,8 @@ class StageRunner:
             return
         self._rested_at = now
         positions = self._member.positions().items()
-        # Every partition is asked: `any` would stop at the first that moved.
-        if any([self._progress.pass_markers((self._consumes, p), position) for p, position in positions]):
+        moved = [p for p, position in positions if self._progress.pass_markers((self._consumes, p), position)]
+        if moved:
             self._since = self._since or now
 
     # -- taking inputs

@@ -24,7 +24,7 @@ from ingestcore.observe.metrics import Metrics
 from ingestcore.runtime.service import Context, Service, discover
 from ingestcore.settings import Platform, replica_of
 from ingestcore.stage import Fenced, Gap, NewerFormat, OperatorNeeded, Retriable, Unbalanced
-from ingestcore.stores.objects import ObjectStore
+from ingestcore.stores.objects import ObjectStore, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -237,7 +237,12 @@ class _Process:
             path_style=spec.path_style if spec else None,
             access_key_id=spec.access_key_id if spec else None,
             secret_access_key=spec.secret_access_key if spec else None,
+            on_retry=self._count_retry,
         )
+
+    def _count_retry(self, error: Unavailable) -> None:
+        reason = "throttled" if error.throttled else "unavailable"
+        self._metrics.count("ingest_retry", stage=self._instance, reason=reason)
 
     def _when_ready(self, call: Any) -> Any:
         """Call until what it needs is there; say once what is awaited. Raises _Stopped."""

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import yaml
 
-from ingestcore.cli.completeness import Completeness, groups_of, wait_until_settled
+from ingestcore.cli.completeness import Completeness, Watch, groups_of
 from ingestcore.cli.target import platform
 from ingestcore.fleet.control import ask
 from ingestcore.fleet.layout import Layout
@@ -62,6 +62,7 @@ class LocalFleet:
         self.bucket, self.out = f"{name}-in", f"{name}-out"
         self.uri = f"s3://{self.out}/"
         self._store: S3Store | None = None
+        self._watch: Watch | None = None
         self._environ = {**environ, "INGEST_TOPIC_PREFIX": f"{name}."}
         for bucket in (self.bucket, self.out):
             create_bucket(bucket)
@@ -164,7 +165,9 @@ class LocalFleet:
 
     def settled(self, objects: int, seconds: float = 240.0) -> Completeness:
         """Wait until that many objects are accounted for. Raises AssertionError: they are not in time."""
-        found = wait_until_settled(self.platform(), objects, timeout_seconds=seconds)
+        if self._watch is None:
+            self._watch = Watch(self.platform())
+        found = self._watch.wait(objects, timeout_seconds=seconds)
         assert not found.open and len({o.origin.id for o in found.objects}) >= objects, found.objects
         return found
 
@@ -193,9 +196,6 @@ class LocalFleet:
         """-> these columns of the dead letters in the lake."""
         names = ", ".join(f'"{name}"' for name in columns)
         return lake.rows(connection, self.uri, "dlq").project(names).fetchall()
-
-    def log_of(self, label: str) -> str:
-        return "".join(path.read_text() for path in sorted((self.folder / "logs").glob(f"*{label}*.log")))
 
     def platform(self) -> Platform:
         settings = platform(self.folder)

@@ -75,7 +75,7 @@ class _Run:
     ) -> None:
         self.committed = Committed()
         self._make, self._inputs, self._random, self._fault_rate = make, inputs, random_, fault_rate
-        self._store: dict[Place, tuple[int, str]] = {place: (0, "") for place in inputs}
+        self._store: dict[Place, tuple[int, str]] = dict.fromkeys(inputs, (0, ""))
         self._stage = make(self.committed)
         self._fresh = True
         self._jobs: dict[At, Iterator[Step | None]] = {}
