@@ -21,6 +21,13 @@ RSS_LIMIT_BYTES = 512 << 20
 DATASET = "orders"
 SINK_SECONDS = 600.0
 TWICE = ("--replicas", "csv-parser=2", "--replicas", "normalizer=2")
+KILLED = (
+    ("chunk-downloader", "chunk-downloader-0"),
+    ("csv-parser", "csv-parser-0"),
+    ("normalizer", "normalizer-1"),
+    ("lake", "lake-0"),
+)
+"""Services and a replica of each, killed while the service has input that is not finished."""
 SIZES = [100, pytest.param(1050, marks=pytest.mark.long)]
 
 
@@ -35,7 +42,8 @@ class Load:
 
     def check(self) -> ObjectAudit:
         """Everything is in the lake once, every bad row is a dead letter once, the ledger balances."""
-        (found,) = self.fleet.settled(1, SINK_SECONDS).objects
+        self.fleet.quiet(SINK_SECONDS)
+        (found,) = self.fleet.settled(1).objects
         assert found.state is State.BALANCED, found
         assert (found.read, found.published) == (self.truth.rows, self.truth.fresh)
         assert (found.duplicates, found.dead) == (self.truth.duplicates, len(self.truth.bad))
@@ -50,7 +58,6 @@ class Load:
         return found
 
     def _check_letters(self) -> None:
-        self.fleet.settled_letters()
         letters = self.fleet.letters(self.fleet.connection(), ("row", "raw", "reason"))
         found = Counter((row, bytes(raw).rstrip(b"\r\n")) for row, raw, _ in letters)
         assert found == Counter((row.row, row.raw) for row in self.truth.bad)
@@ -89,9 +96,13 @@ def test_rows_and_dead_letters_are_exactly_the_generated_ones(
 def test_kills_freezes_and_resets_change_nothing(start: Callable[..., Load], megabytes: float) -> None:
     load = start(megabytes, Kind.NARROW, *TWICE)
     fleet = load.fleet
-    _busy(fleet, "chunk-downloader")
-    for label in ("chunk-downloader-0", "csv-parser-0", "normalizer-1", "s3-lister-0", "lake-0", "dlq-0"):
-        fleet.await_restart(label, fleet.kill(label))
+    killed = {}
+    for instance, label in KILLED:
+        _busy(fleet, instance)
+        killed[label] = fleet.kill(label)
+    killed |= {label: fleet.kill(label) for label in ("s3-lister-0", "dlq-0")}
+    for label, pid in killed.items():
+        fleet.await_restart(label, pid)
     frozen = [fleet.freeze("csv-parser-1"), fleet.freeze("normalizer-0")]
     time.sleep(8)  # longer than their session and their transaction
     for pid in frozen:

@@ -120,6 +120,6 @@ def test_five_thousand_tiny_objects_arrive(fleet: LocalFleet, tmp_path: Path) ->
 
 def letters(fleet: LocalFleet, dataset: str) -> list[tuple[int, bytes]]:
     """-> row numbers and bytes of a dataset's dead letters, once they are in the lake."""
-    fleet.settled_letters()
+    fleet.quiet()
     found: list[tuple[Any, ...]] = fleet.letters(fleet.connection(), ("dataset", "row", "raw"))
     return [(row, bytes(raw).rstrip(b"\r\n")) for name, row, raw in found if name == dataset]

@@ -107,7 +107,7 @@ def test_a_sixth_dataset_is_added_while_all_runs(fleet: LocalFleet) -> None:
     fleet.settled(listed + 1)
     connection = fleet.connection()
     assert fleet.rows(connection, "sixth").project("id, name").order("id").fetchall() == [(1, "one"), (2, "two")]
-    fleet.settled_letters()
+    fleet.quiet()
     (letter,) = fleet.letters(connection, ("dataset", "row", "reason", "column", "raw"))
     assert letter == ("sixth", 3, "VALIDATION_FAIL", "id", b"three,bad\n")
     assert {label: row.pid for label, row in fleet.processes().items()} == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from ingestcore.tabular.reader import Reader
 from ingestcore.tabular.rules import rules_of
 from ingestcore.testing import csv_oracle
 
-REFUSED = object()
+REFUSED = Enum("Verdict", ["REFUSED"]).REFUSED
 DIALECT = Dialect(delimiter="|")
 
 

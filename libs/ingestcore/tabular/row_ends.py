@@ -35,7 +35,7 @@ def record_ends(data: bytes | memoryview, dialect: Dialect) -> Offsets:
     """-> exclusive end offsets of the complete records in `data`, which starts at a record's start. Ascending.
 
     What follows the last end is an incomplete record: at the end of an object it is the last record.
-    About 1 GB/s, also with quotes; half of that with many stray quotes.
+    About 2 GB/s without quotes, 0.3-0.4 GB/s where every row has some, half of that with stray ones in every row.
     """
     text = np.frombuffer(data, np.uint8)
     if not len(text):

@@ -21,7 +21,7 @@ from ingestcore.fleet.control import ask
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.record import Row, read_record
 from ingestcore.kafka import config_topic
-from ingestcore.kafka.backlog import backlog
+from ingestcore.kafka.backlog import Backlog, backlog
 from ingestcore.runtime.service import discover
 from ingestcore.settings import Platform
 from ingestcore.stores.s3 import S3Store, open_store
@@ -173,17 +173,24 @@ class LocalFleet:
 
     def waiting(self, instance: str) -> int:
         """-> records in front of a service or sink that it has not finished."""
-        settings = self.platform()
-        groups = groups_of(settings, discover().values(), config_topic.read(settings))
-        group = settings.group(instance)
-        return backlog(settings, {group: groups[group]}).waiting[group]
+        return self._backlog().waiting[self.platform().group(instance)]
 
-    def settled_letters(self, seconds: float = 60.0) -> None:
-        """Wait until all dead letters are in the lake. Raises AssertionError: they are not in time."""
+    def quiet(self, seconds: float = 240.0) -> None:
+        """Wait until every group has read its topic to the end. Raises AssertionError: they have not in time."""
         deadline = time.monotonic() + seconds
-        while self.waiting("dlq"):
-            assert time.monotonic() < deadline, "the dead-letter sink does not get to the end"
-            time.sleep(_POLL_SECONDS * 5)
+        before = self._backlog()
+        while True:
+            after = self._backlog()
+            # The groups are not asked at one moment: work may move past the question once, not twice.
+            if before.idle and after.idle and before.ends == after.ends:
+                return
+            assert time.monotonic() < deadline, f"still working: {after.waiting}"
+            before = after
+            time.sleep(_POLL_SECONDS * 2)
+
+    def _backlog(self) -> Backlog:
+        settings = self.platform()
+        return backlog(settings, groups_of(settings, discover().values(), config_topic.read(settings)))
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         return lake.connect(Keys.of(self.environ()))
