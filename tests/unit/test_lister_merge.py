@@ -78,7 +78,7 @@ worlds = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(world=worlds)
 def test_every_key_of_either_side_gets_the_verdict_its_definition_says(world: dict[str, Any]) -> None:
     seen = {key: Seen(key, *rest) for key, rest in world["seen"].items()}
@@ -91,7 +91,7 @@ def test_every_key_of_either_side_gets_the_verdict_its_definition_says(world: di
     assert told == expected(world["listing"], seen, world["routes"], start)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(world=worlds, cuts=st.sets(st.integers(0, 12)), part_entries=st.integers(1, 4), data=st.data())
 def test_the_next_snapshot_holds_exactly_what_the_merge_said_at_every_point(
     world: dict[str, Any], cuts: set[int], part_entries: int, data: st.DataObject

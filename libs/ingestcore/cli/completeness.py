@@ -19,6 +19,7 @@ from ingestcore.settings import Platform
 
 _OPEN: Final = frozenset({State.PENDING, State.IN_PROGRESS})
 _POLL_SECONDS: Final = 1.0
+_IDLE_POLL_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,21 @@ class Watch:
                 self._gathered.listed(ObjectRef.decode(input.value))
         self._read = {place: b.end for place, b in within.items()}
         return all(b.start == 0 for (topic, _), b in within.items() if topic == "ledger")
+
+
+def wait_until_idle(platform: Platform, *, timeout_seconds: float) -> Backlog:
+    """Wait until every group, the dead-letter lake's too, has read its topic to the end. -> the last backlog, idle or
+    not."""
+    deadline = time.monotonic() + timeout_seconds
+    groups = groups_of(platform, discover().values(), config_topic.read(platform))
+    before = backlog(platform, groups)
+    while True:
+        after = backlog(platform, groups)
+        # The groups are not asked at one moment: work may slip past the question once, not twice.
+        if (before.idle and _unmoved(before, after)) or time.monotonic() > deadline:
+            return after
+        before = after
+        time.sleep(_IDLE_POLL_SECONDS)
 
 
 def _unmoved(before: Backlog, after: Backlog) -> bool:

@@ -28,6 +28,7 @@ LAKE_BUCKET = "demo-lake"
 LAKE_URI = f"s3://{LAKE_BUCKET}/"
 DATASET = "orders"
 TIMEOUT_SECONDS = 900.0
+IDLE_SECONDS = 60.0
 _MARK = "demo.txt"
 """Says that a folder is a demo's, and may be made anew."""
 
@@ -81,6 +82,7 @@ def _run(console: Console, folder: Path, truth: Truth, expected: Path) -> bool:
     with Bars(console, Layout.of(folder), truth.rows, truth.nbytes) as bars:
         audit = completeness.Watch(platform(folder))
         found = audit.wait(1, timeout_seconds=TIMEOUT_SECONDS, on_look=bars.looked)
+    completeness.wait_until_idle(platform(folder), timeout_seconds=IDLE_SECONDS)  # the dead letters, too
     console.print(
         f"    {truth.nbytes / 1e6:.0f} MB were listed, downloaded, parsed, deduplicated and written as Parquet in "
         f"{bars.seconds:.1f} s",

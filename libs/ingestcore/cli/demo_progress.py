@@ -65,7 +65,8 @@ class Bars:
         for object_audit in found.objects:
             kept = object_audit.read - object_audit.dead - object_audit.blank
             for stage, total in (("normalizer", kept), ("lake", object_audit.published)):
-                if total > 0:
+                # Another total starts the rate anew.
+                if total > 0 and self._progress.tasks[self._bars[stage]].total != total and not found.open:
                     self._progress.update(self._bars[stage], total=total)
         self.seconds = time.monotonic() - self._started
 
@@ -90,7 +91,9 @@ class Bars:
                 self._progress.update(self._bars[stage], completed=int(rows))
             if not self._console.is_terminal and time.monotonic() - self._told > _LINE_SECONDS:
                 self._told = time.monotonic()
-                self._console.print("    " + ", ".join(f"{_STAGES[s]} {int(n):,}" for s, n in counted.items()))
+                self._console.print(
+                    "    " + ", ".join(f"{_STAGES[s]} {int(n):,}" for s, n in counted.items()), soft_wrap=True
+                )
 
 
 def _rows_done(port: int) -> float:

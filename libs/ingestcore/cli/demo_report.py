@@ -63,9 +63,9 @@ def _compare(
     columns = Rows().shape.columns
     sums = [f"{lake.fingerprint(rows, columns)[1] % (1 << 64):016x}" for rows in (found, want)]
     checks = [
-        ("rows, distinct ids", _cells(found, _COUNT), f"{truth.fresh:,}, {truth.fresh:,}"),
+        ("rows, distinct ids", _cells(found, _COUNT), f"{truth.fresh:,}  {truth.fresh:,}"),
         ("top countries", _cells(found, _TOP), _cells(want, _TOP)),
-        ("checksum of all columns", *sums),
+        ("checksum of rows", *sums),
     ]
     for query in (_COUNT, _TOP):
         console.print(f"    {query.format(repr(lake.files(LAKE_URI, DATASET)))}", soft_wrap=True, markup=False)
@@ -96,6 +96,6 @@ def _verdict(right: bool) -> str:
 
 
 def _cells(rows: duckdb.DuckDBPyRelation, query: str) -> str:
-    """-> the answer in one line of text."""
+    """-> the answer as text, one row a line."""
     answer = rows.query("t", query.format("t")).fetchall()
-    return ", ".join(f"{cell:,}" if isinstance(cell, int) else str(cell) for row in answer for cell in row)
+    return "\n".join("  ".join(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row) for row in answer)

@@ -15,13 +15,13 @@ from typing import Any
 import duckdb
 import yaml
 
-from ingestcore.cli.completeness import Completeness, Watch, groups_of
+from ingestcore.cli.completeness import Completeness, Watch, groups_of, wait_until_idle
 from ingestcore.cli.target import platform
 from ingestcore.fleet.control import ask
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.record import Row, read_record
 from ingestcore.kafka import config_topic
-from ingestcore.kafka.backlog import Backlog, backlog
+from ingestcore.kafka.backlog import backlog
 from ingestcore.runtime.service import discover
 from ingestcore.settings import Platform
 from ingestcore.stores.s3 import S3Store, open_store
@@ -173,24 +173,15 @@ class LocalFleet:
 
     def waiting(self, instance: str) -> int:
         """-> records in front of a service or sink that it has not finished."""
-        return self._backlog().waiting[self.platform().group(instance)]
+        settings = self.platform()
+        groups = groups_of(settings, discover().values(), config_topic.read(settings))
+        group = settings.group(instance)
+        return backlog(settings, {group: groups[group]}).waiting[group]
 
     def quiet(self, seconds: float = 240.0) -> None:
         """Wait until every group has read its topic to the end. Raises AssertionError: they have not in time."""
-        deadline = time.monotonic() + seconds
-        before = self._backlog()
-        while True:
-            after = self._backlog()
-            # The groups are not asked at one moment: work may move past the question once, not twice.
-            if before.idle and after.idle and before.ends == after.ends:
-                return
-            assert time.monotonic() < deadline, f"still working: {after.waiting}"
-            before = after
-            time.sleep(_POLL_SECONDS * 2)
-
-    def _backlog(self) -> Backlog:
-        settings = self.platform()
-        return backlog(settings, groups_of(settings, discover().values(), config_topic.read(settings)))
+        left = wait_until_idle(self.platform(), timeout_seconds=seconds)
+        assert left.idle, f"still working: {left.waiting}"
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         return lake.connect(Keys.of(self.environ()))
