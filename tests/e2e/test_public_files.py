@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,18 @@ def test_a_sixth_dataset_is_added_while_all_runs(fleet: LocalFleet) -> None:
     (letter,) = fleet.letters(connection, ("dataset", "row", "reason", "column", "raw"))
     assert letter == ("sixth", 3, "VALIDATION_FAIL", "id", b"three,bad\n")
     assert {label: row.pid for label, row in fleet.processes().items()} == before
+
+
+def test_keys_that_no_pattern_matches_are_listed_in_status(fleet: LocalFleet) -> None:
+    fleet.upload("nobody wants this.txt", b"x")
+    deadline = time.monotonic() + 60
+    while True:
+        (source,) = json.loads(fleet.ingest("status", "--json"))["sources"].values()
+        if source["unmatched"]:
+            break
+        assert time.monotonic() < deadline, source
+    assert source["unmatched_examples"] == ["raw/nobody wants this.txt"]
+    assert "nobody wants this.txt" in fleet.ingest("status")
 
 
 def test_nothing_passes_between_services_but_kafka(fleet: LocalFleet) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from rich.markup import escape
 from rich.table import Table
@@ -60,7 +62,8 @@ class Shown:
 def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
     """Show every service process: PID, state, uptime, restarts, memory, and how far its group is behind.
 
-    Works from any shell. Lag counts offsets, transaction markers included: a drained group may show a few.
+    Works from any shell. Below the services stand the sources: what their last listing found, and keys that no
+    `route` pattern matches.
 
     Examples:
 
@@ -80,11 +83,14 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
     shown = [_shown(row, groups, lags) for row in rows]
     if as_json:
         services = [item.as_dict() for item in shown]
-        print_json({"folder": str(layout.folder), "state": state, "services": services, "problem": problem or None})
+        told = {"folder": str(layout.folder), "state": state, "services": services, "problem": problem or None}
+        print_json(told | {"sources": sources_of(rows)})
         return
     out().print(escape(f"{state} in {layout.folder}"))
     if shown and state != "stopped":
         print_table(status_table(shown))
+        if sources := sources_of(rows):
+            print_table(sources_table(sources))
     if problem:
         err().print(escape(f"lag unknown: {problem}"))
 
@@ -107,6 +113,35 @@ def status_table(shown: Sequence[Shown], *, with_lag: bool = True) -> Table:
             mib(item.rss_bytes),
         ]
         made.add_row(*cells, *([UNKNOWN if item.lag is None else f"{item.lag:,}"] if with_lag else []))
+    return made
+
+
+def sources_of(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """-> what the services that list sources say of them, by source; of replicas the one that acts."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if not row.admin_port:
+            continue
+        try:
+            with urlopen(f"http://127.0.0.1:{row.admin_port}/health/detailed", timeout=2) as answer:
+                adapters = json.load(answer).get("adapters", {})
+        except (OSError, ValueError):
+            continue
+        for name, told in adapters.items():
+            if name not in found or told.get("lease"):
+                found[name] = told
+    return found
+
+
+def sources_table(sources: Mapping[str, Mapping[str, Any]]) -> Table:
+    made = table(
+        "SOURCE", "LAST LISTING", "KEYS", "FOUND", "UNMATCHED", "EXAMPLES", "WAITS FOR", right=("KEYS", "FOUND")
+    )
+    for name, told in sorted(sources.items()):
+        waits = told.get("waiting_for") or told.get("waiting") or UNKNOWN
+        examples = ", ".join(told.get("unmatched_examples", ())[:3]) or UNKNOWN
+        numbers = [str(told.get(key, UNKNOWN)) for key in ("objects_listed", "objects_found_total", "unmatched")]
+        made.add_row(name, str(told.get("last_scan") or UNKNOWN), *numbers, escape(examples), escape(str(waits)))
     return made
 
 

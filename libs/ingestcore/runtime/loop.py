@@ -21,25 +21,21 @@ from ingestcore.kafka.errors import Rebalanced, error_of
 from ingestcore.kafka.group import GroupMember
 from ingestcore.kafka.reading import as_input
 from ingestcore.kafka.transactions import Transactions
-from ingestcore.messages.objects import ObjectFacts
 from ingestcore.observe.health import Health
-from ingestcore.reasons import Reason
 from ingestcore.runtime.access import Topics
 from ingestcore.runtime.gauges import StageGauges
 from ingestcore.runtime.isolation import Isolation
+from ingestcore.runtime.poison import condemn
 from ingestcore.runtime.progress import Progress
 from ingestcore.runtime.recording import Delivery, LedgerBook, dead_letter, headers, rows_of
 from ingestcore.settings import Platform
 from ingestcore.stage import (
     At,
-    Fate,
     Fenced,
     Gap,
     Input,
-    Line,
     NewerFormat,
     OperatorNeeded,
-    Origin,
     Reject,
     Retriable,
     Stage,
@@ -258,7 +254,7 @@ class StageRunner:
                     offset=input.at.offset,
                     error=why,
                 )
-                self._start(input, iter([_condemn(input, self._service, why)]))
+                self._start(input, iter([condemn(input, self._service, why)]))
                 return
         stuck = self._isolation.stuck()
         if stuck:
@@ -405,26 +401,6 @@ class StageRunner:
     def _abandon(self) -> None:
         """Leave at once after something fatal: nothing of it may be committed."""
         self._member.close(3.0)
-
-
-def _condemn(input: Input, service: str, why: str) -> Step:
-    """-> the step that dead-letters a poison input whole."""
-    facts = ObjectFacts.decode(input.headers["object"]) if "object" in input.headers else None
-    place = f"{input.at.topic}/{input.at.partition}/{input.at.offset}"
-    origin = Origin.of(facts) if facts else Origin(place, "default", "", input.headers.get("dataset", ""), "")
-    rows = input.rows or 0
-    reject = Reject(
-        at=input.at,
-        origin=origin,
-        raw=input.value,
-        reason=Reason.INTERNAL_ERROR,
-        message=f"{service} failed on this input three times while others passed: {why}",
-        rows=rows,
-        object=facts,
-        facts={"error": why, "rows": str(rows)},
-        reentry=input.at.topic,
-    )
-    return Step((input.at,), (Line(input.at, origin, Fate.REJECTED, rows),), rejects=(reject,))
 
 
 def _now() -> str:

@@ -61,7 +61,7 @@ class SourceRunner:
         self._check_at_start()
         while not self._stop.is_set():
             self._follow()
-            reasons = [f"{name}: {r.waiting_for}" for name, r in self._running.items() if r.waiting_for]
+            reasons = [f"{name}: {reason}" for name, r in self._running.items() if (reason := r.waits())]
             if reasons:
                 self._health.waiting("; ".join(reasons))
             else:
@@ -116,6 +116,11 @@ class _Running:
 
     def join(self, seconds: float) -> None:
         self._thread.join(seconds)
+
+    def waits(self) -> str:
+        """-> what keeps it from its work, or "". Standing by while another replica acts is no waiting."""
+        own = self._source.status()
+        return self.waiting_for or (str(own.get("waiting", "")) if own.get("lease") else "")
 
     def status(self) -> Mapping[str, Any]:
         return {"waiting_for": self.waiting_for} | dict(self._source.status())
