@@ -60,6 +60,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _up(folder: Path, servers: list[str], detach: bool, as_json: bool) -> int:
+    # A script that starts us in the background has SIGINT ignored, and Python would leave it so.
+    signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     tell = None if as_json else lambda text: print(text, file=sys.stderr, flush=True)
