@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeVar
 
 import boto3
 import stamina
@@ -89,7 +91,11 @@ class S3Store:
 
     def put(self, bucket: str, key: str, data: bytes) -> None:
         """Write or replace."""
-        self._try(lambda: self._client.put_object(Bucket=bucket, Key=key, Body=data), f"writing s3://{bucket}/{key}")
+        digest = _content_md5(BytesIO(data))
+        self._try(
+            lambda: self._client.put_object(Bucket=bucket, Key=key, Body=data, ContentMD5=digest),
+            f"writing s3://{bucket}/{key}",
+        )
 
     def put_new(self, bucket: str, key: str, data: bytes | Path) -> bool:
         """Write only if the key does not exist. -> written?
@@ -99,10 +105,11 @@ class S3Store:
 
         with ExitStack() as stack:
             body = BytesIO(data) if isinstance(data, bytes) else stack.enter_context(data.open("rb"))
+            digest = _content_md5(body)
 
             def write() -> None:
                 body.seek(0)
-                self._client.put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*")
+                self._client.put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*", ContentMD5=digest)
 
             try:
                 self._try(write, f"writing s3://{bucket}/{key}")
@@ -141,6 +148,16 @@ class S3Store:
         if self._on_retry:
             self._on_retry(error)
         return True
+
+
+def _content_md5(body: BinaryIO) -> str:
+    """-> for the header Content-MD5. A writer that is killed between headers and body leaves an empty object behind on
+    a server that takes what has come for the whole (SeaweedFS does); with the digest it is refused."""
+    digest = hashlib.md5(usedforsecurity=False)
+    while piece := body.read(1 << 20):
+        digest.update(piece)
+    body.seek(0)
+    return base64.b64encode(digest.digest()).decode()
 
 
 def open_store(
