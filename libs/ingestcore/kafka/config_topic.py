@@ -92,8 +92,7 @@ class Follower:
         name = topic_name(self._platform.topic_prefix, "config")
         reader = Consumer(options.consumer(self._platform, self._platform.group("config")))
         try:
-            low, high = reader.get_watermark_offsets(TopicPartition(name, 0), timeout=20)
-            del low
+            _, high = reader.get_watermark_offsets(TopicPartition(name, 0), timeout=20)
             reader.assign([TopicPartition(name, 0, OFFSET_BEGINNING)])
             while not self._stop.is_set():
                 for message in reader.consume(200, 0.5):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from ingestcore.observe.metrics import Metrics
-from ingestcore.stage import Fate, Input, Step
+from ingestcore.stage import Input, Step
 
 _WINDOW_COMMITS: Final = 200
 _WINDOW_SECONDS: Final = 10.0
@@ -42,8 +42,6 @@ class StageGauges:
         for line in step.tally:
             self._metrics.count("ingest_records", line.rows, stage=self._stage, fate=line.fate.value)
             self.totals[line.fate.value] = self.totals.get(line.fate.value, 0) + line.rows
-            if line.fate is not Fate.EMITTED:
-                continue
         for reject in step.rejects:
             self._metrics.count("ingest_dlq", max(reject.rows, 1), stage=self._stage, reason=reject.reason.value)
 

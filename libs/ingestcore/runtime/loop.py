@@ -351,10 +351,7 @@ class StageRunner:
 
     def _roll_back(self) -> None:
         """Forget everything since the last commit: jobs, transaction, the stage's memory; back to what is committed."""
-        for job in self._jobs.values():
-            close = getattr(job, "close", None)
-            if close:
-                close()
+        self._close_jobs()
         rebuilt = self._tx.broken
         self._forget_held()
         self._tx.abort()
@@ -369,6 +366,12 @@ class StageRunner:
             self._member.fresh |= set(self._member.owned())
         self._restore_fresh()
         self._needs_rollback = False
+
+    def _close_jobs(self) -> None:
+        for job in self._jobs.values():
+            close = getattr(job, "close", None)
+            if close:
+                close()
 
     def _restore_fresh(self) -> None:
         """Stage state of partitions that came. Raises Retriable: called again."""
@@ -391,10 +394,7 @@ class StageRunner:
                 self._commit(final=True)
             except Exception as error:
                 log.warning("the last commit failed; the next owner redoes it", error=error)
-        for job in self._jobs.values():
-            close = getattr(job, "close", None)
-            if close:
-                close()
+        self._close_jobs()
         if not self._member.close(max(1.0, deadline - time.monotonic())):
             log.warning("the group could not be left in time; its session will expire")
 
