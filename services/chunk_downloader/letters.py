@@ -10,8 +10,8 @@ from ingestcore.messages.dead_letters import RAW_LIMIT_BYTES
 from ingestcore.messages.objects import ObjectFacts, ObjectRef
 from ingestcore.reasons import Reason
 from ingestcore.stage import At, Origin, Reject
-from services.chunk_downloader.cut import Rest, TooLong
-from services.chunk_downloader.head import Drift
+from ingestcore.tabular.cut import Rest, TooLong
+from ingestcore.tabular.head import Drift
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from ingestcore.messages.blocks import SEGMENT_BYTES, Block
 from ingestcore.messages.objects import ObjectFacts, ObjectRef
 from ingestcore.stage import At, Emit, Fate, Line, Origin, Reject, Step, Unbalanced
 from ingestcore.stores.objects import Changed, Missing
-from services.chunk_downloader.cut import Cut, Cutter, Rest, Rows, TooLong
-from services.chunk_downloader.head import FIRST_BYTES, Drift, Head, find_head
-from services.chunk_downloader.inflate import Damaged
+from ingestcore.tabular.cut import Cut, Cutter, Rest, Rows, TooLong
+from ingestcore.tabular.head import FIRST_BYTES, Drift, Head, find_head
+from ingestcore.tabular.inflate import Damaged
 from services.chunk_downloader.letters import Letters
 from services.chunk_downloader.segments import Segments
 from services.chunk_downloader.streams import ObjectBytes, Pieces, Workers, again, breaking, take

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from services.chunk_downloader.inflate import MAGIC, inflated
+from ingestcore.tabular.inflate import MAGIC, inflated
 from services.chunk_downloader.parts import Budget, parallel_parts, parts
 from services.chunk_downloader.settings import ChunkDownloaderSettings
 from services.chunk_downloader.timing import Timing

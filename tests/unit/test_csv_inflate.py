@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from services.chunk_downloader.inflate import PIECE_BYTES, Damaged, inflated
+from ingestcore.tabular.inflate import PIECE_BYTES, Damaged, inflated
 
 RANGES = (64 << 10, 192 << 10, 16 << 20)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingestcore.datasets.spec import DatasetSpec
-from services.chunk_downloader.head import LIMIT_BYTES, Drift, Head, find_head
+from ingestcore.tabular.head import LIMIT_BYTES, Drift, Head, find_head
 
 OBJECTS: list[tuple[dict[str, Any], bytes]] = [
     ({}, b"id,name\n1,a\n"),

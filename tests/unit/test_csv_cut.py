@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from ingestcore.datasets.spec import Dialect
-from services.chunk_downloader.cut import Cut, Cutter, Rest, Rows, TooLong
+from ingestcore.tabular.cut import Cut, Cutter, Rest, Rows, TooLong
 
 RAW_LIMIT = 64 << 10
 
