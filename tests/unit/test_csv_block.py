@@ -289,7 +289,8 @@ def test_five_hundred_columns_are_read_with_few_passes(monkeypatch: pytest.Monke
     lines = [",".join("x" if i == j else "1" for j in range(500)) for i in range(0, 500, 5)]
     parsed = parse_block("\n".join([*lines, ",".join(["1"] * 500)]).encode(), reader, plan)
     assert len(parsed.bad) == 100 and parsed.rows.num_rows == 1
-    assert len(passes) <= 5
+    # Four rows set aside, two refusals that turn columns, the block, the rows aside, the values shown.
+    assert len(passes) <= 9
 
 
 def test_a_block_of_comments_only_has_no_rows() -> None:

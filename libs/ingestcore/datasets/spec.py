@@ -215,7 +215,7 @@ class DatasetSpec(Spec):
         """-> 8 hex digits that change only with key columns, their types or the canonical form."""
         keys = self.key_columns()
         used = self.named if keys == "all" else {n: self.named.get(n) for n in (*self.primary_key, *(keys or ()))}
-        parts: dict[str, Any] = {"keys": keys, "primary_key": self.primary_key, "canonical": 1}
+        parts: dict[str, Any] = {"keys": keys, "primary_key": self.primary_key, "canonical": 2}
         parts["types"] = {n: (f.type, f.trim, f.casefold) if f else "rest" for n, f in sorted(used.items())}
         if keys == "all" and self.rest:
             parts["rest"] = self.rest.type

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ingestcore.stage import Unbalanced
 from ingestcore.tabular import texts
 from ingestcore.tabular.plan import Column, Plan
-from ingestcore.tabular.reader import Read, Reader
+from ingestcore.tabular.reader import Part, Read, Reader
 from ingestcore.tabular.records import Records
 
 
@@ -49,23 +49,56 @@ def parse_block(data: bytes, reader: Reader, plan: Plan, values_of: int = 1000) 
     if not len(records.ordinals):
         return Parsed(records, plan.schema.empty_table(), records.ordinals, _open_quote(records))
     read = reader.read(records)
-    if len(read.places) + len(read.ragged) != len(records.ordinals):
+    seen = sum(len(part.places) for part in read.parts)
+    if seen + len(read.ragged) != len(records.ordinals):
         raise Unbalanced(
-            f"the reader saw {len(read.places)} rows and {len(read.ragged)} ragged ones, "
-            f"the scan {len(records.ordinals)} records"
+            f"the reader saw {seen} rows and {len(read.ragged)} ragged ones, the scan {len(records.ordinals)} records"
         )
-    broken = _broken(read, plan)
-    good = broken < 0
-    ordinals = records.ordinals[read.places]
-    rows = _rows(read, plan)
+    judged = [_judge(part, plan) for part in read.parts]
+    rows, places = _good_rows(judged, plan)
     bad = [
         *_ragged(read, records, plan),
-        *_named(broken, read, records, plan, reader, values_of),
+        *_named(judged, records, plan, reader, values_of),
         *_open_quote(records),
     ]
-    if not good.all():
-        rows, ordinals = rows.filter(pa.array(good)), ordinals[good]
-    return Parsed(records, rows, ordinals, tuple(sorted(bad, key=lambda row: row.ordinal)))
+    return Parsed(records, rows, records.ordinals[places], tuple(sorted(bad, key=lambda row: row.ordinal)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A part of a block. `broken`: per row the number of the first check it breaks, -1: none."""
+
+    part: Part
+    broken: NDArray[np.int64]
+
+
+def _judge(part: Part, plan: Plan) -> _Judged:
+    broken = np.full(len(part.places), -1, np.int64)
+    found = [part.columns[column.name].bad for column in plan.columns]
+    found += [rule.broken(part.columns[column.name].values) for column in plan.columns for rule in column.rules]
+    for number, bad in enumerate(found):
+        if bad.any():
+            broken[bad & (broken < 0)] = number
+    return _Judged(part, broken)
+
+
+def _good_rows(judged: list[_Judged], plan: Plan) -> tuple[pa.Table, NDArray[np.int64]]:
+    """-> rows that break nothing, in their order, and their places."""
+    tables, places = [plan.schema.empty_table()], [np.empty(0, np.int64)]
+    for part, broken in ((one.part, one.broken) for one in judged):
+        good = broken < 0
+        if good.all():
+            tables.append(_rows(part, plan))
+            places.append(part.places)
+        elif good.any():
+            tables.append(_rows(part, plan).filter(pa.array(good)))
+            places.append(part.places[good])
+    rows, place = pa.concat_tables(tables), np.concatenate(places)
+    # Good rows among those that were set aside: back to where they were.
+    if (place[1:] < place[:-1]).any():
+        order = np.argsort(place)
+        rows, place = rows.take(pa.array(order)), place[order]
+    return rows, place
 
 
 def _checks(plan: Plan) -> list[tuple[Column, str]]:
@@ -74,47 +107,28 @@ def _checks(plan: Plan) -> list[tuple[Column, str]]:
     return types + [(column, f"must {rule.wanted}") for column in plan.columns for rule in column.rules]
 
 
-def _broken(read: Read, plan: Plan) -> NDArray[np.int64]:
-    """-> per row the number of the first check it breaks, -1: none."""
-    first = np.full(len(read.places), -1, np.int64)
-    number = 0
-    unreadable = np.zeros(len(first), np.bool_)
-    for column in plan.columns:
-        bad = read.columns[column.name].bad
-        if bad.any():
-            first[bad & (first < 0)] = number
-            unreadable |= bad
-        number += 1
-    for column in plan.columns:
-        for rule in column.rules:
-            bad = rule.broken(read.columns[column.name].values)
-            if bad.any():
-                first[bad & (first < 0)] = number
-            number += 1
-    return first
-
-
-def _rows(read: Read, plan: Plan) -> pa.Table:
-    count = len(read.places)
+def _rows(part: Part, plan: Plan) -> pa.Table:
+    count = len(part.places)
     columns = [
-        read.columns[name].values if name in read.columns else pa.nulls(count, type)
+        part.columns[name].values if name in part.columns else pa.nulls(count, type)
         for name, type in zip(plan.schema.names, plan.schema.types, strict=True)
     ]
     return pa.table(columns, schema=plan.schema)
 
 
-def _named(
-    broken: NDArray[np.int64], read: Read, records: Records, plan: Plan, reader: Reader, values_of: int
-) -> list[BadRow]:
+def _named(judged: list[_Judged], records: Records, plan: Plan, reader: Reader, values_of: int) -> list[BadRow]:
     """Bad rows with column, sentence and, for the first ones, the value."""
+    broken = np.concatenate([one.broken for one in judged])
+    places = np.concatenate([one.part.places for one in judged])
     at = np.flatnonzero(broken >= 0)
     if not len(at):
         return []
+    at = at[np.argsort(places[at])]
     checks = _checks(plan)
     looked_up = at[:values_of]
     sources = {checks[number][0].source for number in np.unique(broken[looked_up]).tolist()}
-    values = reader.texts_of(records.pick(read.places[looked_up]), sources)
-    ordinals = records.ordinals[read.places[at]].tolist()
+    values = reader.texts_of(records.pick(places[looked_up]), sources)
+    ordinals = records.ordinals[places[at]].tolist()
     rows = []
     for i, (ordinal, number) in enumerate(zip(ordinals, broken[at].tolist(), strict=True)):
         column, words = checks[number]

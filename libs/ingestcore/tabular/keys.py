@@ -1,6 +1,8 @@
 """`_entity` and `_key`: 16 bytes a row, computed once, by one function for CSV and for events.
 
-A key is the first 16 bytes of SHA-256 over one canonical message a row:
+`_key` is the first 16 bytes of SHA-256 over one canonical message a row. `_entity` only picks the partition, so it is
+XXH3-128 (big-endian, a tenth of the cost) over the message of the primary key's columns; where these are the key's
+columns too, or where there is no primary key, it is the `_key`. The message:
 
     scope     16 bytes: SHA-256, cut, over the length-prefixed (4 bytes, big-endian) UTF-8 texts tenant, dataset
               (without version), key version of the spec, "columns" and, in key order, name and type of every column;
@@ -18,7 +20,7 @@ string differ in the bitmap.
 
 Key columns: the listed ones in the listed order. Content (`all`): the declared fields and the columns of `"*"` that
 are present, sorted by name; a declared column missing from the file is null. Without keys: the row's coordinate, whose
-number is a fixed-width part; it has no nulls. The entity is the same over the primary key.
+number is a fixed-width part; it has no nulls.
 """
 
 from __future__ import annotations
@@ -40,7 +42,6 @@ from ingestcore.messages.objects import ObjectFacts
 from ingestcore.messages.rows import HASH_TYPE
 
 KEY_BYTES: Final = 16
-_HEX: Final = 2 * KEY_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +77,15 @@ def keys(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, int]],
     wanted = spec.key_columns()
     if wanted is None:
         scopes = _scopes(spec, owners, [], coordinate=True)
-        key = _as_keys(_digests(scopes, [_integer_words(numbers)], [], []))
+        key = _sha256(_messages(scopes, [_integer_words(numbers)], [], []))
     else:
         names = content_columns(rows.schema.names, spec) if wanted == "all" else wanted
-        key = _column_keys(rows, spec, names, owners)
+        key = _sha256(_column_messages(rows, spec, names, owners))
         if spec.primary_key == names:
             return Keys(key, key)
     if not spec.primary_key:
         return Keys(key, key)
-    return Keys(_column_keys(rows, spec, spec.primary_key, owners), key)
+    return Keys(_xxh3(_column_messages(rows, spec, spec.primary_key, owners)), key)
 
 
 def content_columns(present: Sequence[str], spec: DatasetSpec) -> tuple[str, ...]:
@@ -93,10 +94,10 @@ def content_columns(present: Sequence[str], spec: DatasetSpec) -> tuple[str, ...
     return tuple(sorted({*spec.named, *rest}))
 
 
-def _column_keys(
+def _column_messages(
     rows: pa.Table, spec: DatasetSpec, names: Sequence[str], owners: Sequence[tuple[Owner, int]]
-) -> pa.Array:
-    """-> keys over columns of the table."""
+) -> pl.DataFrame:
+    """-> messages over columns of the table."""
     nulls: list[NDArray[np.bool_] | None] = []
     words: list[NDArray[np.uint64]] = []
     texts: list[pa.Array] = []
@@ -113,7 +114,7 @@ def _column_keys(
             texts.append(normalised(column, field))
         else:
             words.append(_words(column))
-    return _as_keys(_digests(_scopes(spec, owners, described, coordinate=False), words, texts, nulls))
+    return _messages(_scopes(spec, owners, described, coordinate=False), words, texts, nulls)
 
 
 def _nothing(count: int, field: FieldSpec) -> pa.Array:
@@ -187,13 +188,13 @@ def _filled(column: pa.Array, value: float | str) -> pa.Array:
     return pc.fill_null(column, value) if column.null_count else column
 
 
-def _digests(
+def _messages(
     scopes: NDArray[np.uint8],
     words: Sequence[NDArray[np.uint64]],
     texts: Sequence[pa.Array],
     nulls: Sequence[NDArray[np.bool_] | None],
-) -> pl.Series:
-    """-> SHA-256 of each row's message, hexadecimal."""
+) -> pl.DataFrame:
+    """-> each row's message, in the one column `message`."""
     count = len(words[0]) if words else len(texts[0])
     filled = [_filled(text, "").cast(pa.binary()) for text in texts]
     parts = [
@@ -207,8 +208,7 @@ def _digests(
     head = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), count, [None, pa.py_buffer(fixed)]).cast(pa.binary())
     if texts:
         head = pc.binary_join_element_wise(head, *filled, b"")
-    messages = pl.Series("message", pl.from_arrow(head))
-    return messages.to_frame().select(plh.col("message").chash.sha2_256()).to_series()
+    return pl.Series("message", pl.from_arrow(head)).to_frame()
 
 
 def _by_row(columns: Sequence[NDArray[Any]], kind: str, count: int) -> NDArray[np.uint8]:
@@ -236,9 +236,20 @@ for _high in range(256):
     _NIBBLES[int.from_bytes(_text, "little")] = _high
 
 
-def _as_keys(digests: pl.Series) -> pa.Array:
-    """-> first 16 bytes of hexadecimal digests."""
+def _sha256(messages: pl.DataFrame) -> pa.Array:
+    """-> first 16 bytes of each message's SHA-256."""
+    digests = messages.select(plh.col("message").chash.sha2_256()).to_series()
     text = digests.to_arrow().cast(pa.large_string())
     pairs = np.frombuffer(text.buffers()[2], np.dtype("<u2")).reshape(len(text), 32)[:, :KEY_BYTES]
-    values = np.take(_NIBBLES, pairs)
-    return pa.FixedSizeBinaryArray.from_buffers(HASH_TYPE, len(text), [None, pa.py_buffer(values)])
+    return _fixed(np.take(_NIBBLES, pairs))
+
+
+def _xxh3(messages: pl.DataFrame) -> pa.Array:
+    """-> XXH3-128 of each message."""
+    hashed = plh.col("message").nchash.xxh3_128(return_binary=True, byte_order="big")
+    digests = messages.select(hashed).to_series().to_arrow().cast(pa.large_binary())
+    return _fixed(np.frombuffer(digests.buffers()[2] or b"", np.uint8).reshape(len(digests), KEY_BYTES))
+
+
+def _fixed(values: NDArray[np.uint8]) -> pa.Array:
+    return pa.FixedSizeBinaryArray.from_buffers(HASH_TYPE, len(values), [None, pa.py_buffer(values)])

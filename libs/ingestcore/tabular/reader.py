@@ -1,8 +1,9 @@
 """The one judge of values: pyarrow's typed CSV reader, fed one block at a time.
 
-A block is read typed in one go. A column the reader refuses is read again as text, judged and converted by
-`texts.convert`; so is a column in which it may have accepted too much. Both ways give the same verdict on every
-value (the tests compare them), so a row's fate never depends on its neighbours or on where blocks are cut.
+A block is read typed in one go. A row the reader refuses is set aside and the rest is read again; rows set aside, and
+those in which it may accept too much, are read as text, judged and converted by `texts.convert`. A column that is
+refused time and again is read that way as a whole. Both ways give the same verdict on every value (the tests compare
+them), so a row's fate never depends on its neighbours or on where blocks are cut.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,44 +25,57 @@ from ingestcore.tabular import texts
 from ingestcore.tabular.dialect import parse_options
 from ingestcore.tabular.plan import Column, Plan
 from ingestcore.tabular.records import Records
+from ingestcore.tabular.suspects import hexadecimal, is_utf8, undecodable
 from ingestcore.tabular.texts import Converted, Mask
 
 _REMEMBERED_BLOCKS: Final = 16
-"""A column that was refused is read as text at once for this many blocks: it is likely to be refused again."""
+"""What was refused in a block is likely to be refused again: for this many blocks it is expected."""
+_MOST_REFUSALS: Final = 4
+"""Rows of a piece that are set aside one by one; from then on columns that are refused are read as text."""
+_PIECE_BYTES: Final = 256 << 10
+"""Where refusals are expected, blocks are read in pieces of this size, so that less is read again."""
+_PIECE_BYTES_A_COLUMN: Final = 8 << 10
+"""Pieces of wide rows are larger: every column costs a fixed effort a piece."""
 
 _ASCII: Final = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
-_LOWER_HEX: Final = int.from_bytes(b"0x", "little")
-_UPPER_HEX: Final = int.from_bytes(b"0X", "little")
-_REFUSED = re.compile(r"In CSV column #(\d+): ")
+_REFUSED = re.compile(r"In CSV column #(\d+): (?:Row #(\d+): )?")
+
+Places = NDArray[np.int64]
+"""Numbers of records among those of a block that carry data, from 0, ascending."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """A record with the wrong number of fields. `place`: among the records read, from 0."""
+    """A record with the wrong number of fields. `place`: see `Places`."""
 
     place: int
     found: int
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """What the reader made of a block.
+class Part:
+    """Some rows of a block. `columns`: by output name; where `bad`, the value is null."""
 
-    columns  by output name; where `bad`, the value is null
-    places   of the rows among the records read, ascending: all but the ragged ones
-    """
-
+    places: Places
     columns: Mapping[str, Converted]
-    places: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the reader made of a block: every record that carries data is in one part, or ragged."""
+
+    parts: tuple[Part, ...]
     ragged: tuple[Ragged, ...]
 
 
 class Reader:
-    """Reads blocks of one plan. Remembers which columns needed the slow way: that changes the speed, never a result."""
+    """Reads blocks of one plan. Remembers what needed the slow way: that changes the speed, never a result."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._by_place = {column.place: column for column in plan.columns}
+        self._piece_bytes = max(_PIECE_BYTES, _PIECE_BYTES_A_COLUMN * len(plan.titles))
+        self._in_pieces = 0
         self._as_text: Counter[str] = Counter()
         self._zoned: set[str] = set()
         self._has_integers = any(column.field.type is Type.INTEGER for column in plan.columns)
@@ -76,78 +90,121 @@ class Reader:
 
     def read(self, records: Records) -> Read:
         """Read the records that carry data, of which there must be some."""
-        body, ragged = records.body, []
-        if not _is_utf8(body):
-            ragged = self._ragged_of(body)
-            body = records.pick(_others(ragged, len(records.ordinals)))
-        types = self._first_types(body)
-        table, more = self._settle(body, types)
-        ragged += more
-        places = _others(ragged, table.num_rows + len(ragged))
-        done = {}
-        for column in self._plan.columns:
-            values = _one_chunk(table.column(column.source))
-            if types[column.source] == pa.binary() and column.type != pa.binary():
-                done[column.name] = texts.convert(values, column.field)
-            else:
-                done[column.name] = self._checked(records, places, values, column)
-        self._forget(types, done)
-        return Read(done, places, tuple(ragged))
+        block = _Block(records, self._first_types())
+        self._set_suspects_aside(block)
+        for piece in self._pieces(records):
+            self._read_piece(block, np.setdiff1d(piece, block.aside, assume_unique=True) if block.aside else piece)
+        self._read_aside(block)
+        self._remember(block)
+        return Read(tuple(block.parts), tuple(block.ragged))
 
     def texts_of(self, body: bytes, sources: Collection[str]) -> dict[str, pa.Array]:
         """-> raw texts (binary, null where the reader sees a null) of some columns of records that are not ragged."""
         table, _ = self._table(body, {source: pa.binary() for source in sources})
         return {source: _one_chunk(table.column(source)) for source in sources}
 
-    def _ragged_of(self, body: bytes) -> list[Ragged]:
-        """-> ragged records of a block that is not UTF-8: pyarrow fails when it hands on the text of such a record.
-        What tells fields apart is ASCII, so any other byte may stand in for the rest."""
-        _, ragged = self._table(body.translate(_ASCII), {self._plan.columns[0].source: pa.binary()})
-        return ragged
+    # -- before reading
+    def _first_types(self) -> dict[str, pa.DataType]:
+        return {c.source: pa.binary() if self._needs_text(c) else self._fast_type(c) for c in self._plan.columns}
 
-    def _first_types(self, body: bytes) -> dict[str, pa.DataType]:
-        hexadecimal = self._has_integers and _has_hexadecimal(body)
-        types = {}
-        for column in self._plan.columns:
-            field = column.field
-            slow = (
-                field.format is not None
-                or (field.type is Type.BOOLEAN and (field.true is not None or field.false is not None))
-                or (field.type is Type.INTEGER and hexadecimal)
-                or self._as_text[column.source] > 0
-            )
-            types[column.source] = pa.binary() if slow else self._fast_type(column)
-        return types
+    def _needs_text(self, column: Column) -> bool:
+        field = column.field
+        words = field.type is Type.BOOLEAN and (field.true is not None or field.false is not None)
+        return field.format is not None or words or self._as_text[column.source] > 0
 
     def _fast_type(self, column: Column) -> pa.DataType:
         if column.field.type is Type.TIMESTAMP and column.source not in self._zoned:
             return texts.LOCAL_TIMESTAMP
         return column.type
 
-    def _settle(self, body: bytes, types: dict[str, pa.DataType]) -> tuple[pa.Table, list[Ragged]]:
-        """Read, moving columns that are refused to text, until nothing is refused."""
-        turned: set[str] = set()
-        while True:
+    def _set_suspects_aside(self, block: _Block) -> None:
+        """Rows the typed reader would take too lightly, and those whose bytes it can't tell us about."""
+        block.aside += undecodable(block.records).tolist()
+        if not self._has_integers:
+            return
+        suspects = hexadecimal(block.records)
+        if suspects is not None:
+            block.aside = sorted({*block.aside, *suspects.tolist()})
+            return
+        for column in self._plan.columns:
+            if column.field.type is Type.INTEGER:
+                block.types[column.source] = pa.binary()
+
+    def _pieces(self, records: Records) -> Iterator[Places]:
+        """-> places to read together: all of them, unless some rows are likely to be refused."""
+        places = np.arange(len(records.ordinals))
+        if not self._in_pieces:
+            yield places
+            return
+        ends = records.ends[records.ordinals]
+        cuts = np.searchsorted(ends, np.arange(self._piece_bytes, len(records.data), self._piece_bytes))
+        yield from (piece for piece in np.split(places, np.unique(cuts)) if len(piece))
+
+    # -- reading
+    def _read_piece(self, block: _Block, places: Places) -> None:
+        """Read typed what can be: rows that are refused are set aside, columns that are refused turned to text."""
+        refusals = 0
+        while len(places):
             try:
-                return self._table(body, types)
+                table, ragged = self._table(block.records.pick(places), block.types)
             except pa.ArrowInvalid as error:
-                refused = _REFUSED.match(str(error))
-                column = self._by_place.get(int(refused[1])) if refused else None
-                if column is None or types[column.source] == pa.binary():
+                told = _REFUSED.match(str(error))
+                column = self._by_place.get(int(told[1])) if told else None
+                if told is None or column is None or block.types[column.source] == pa.binary():
                     raise
-                if "zone offset in" in str(error) and column.source not in turned:
-                    turned.add(column.source)
+                block.refused = True
+                if "zone offset in" in str(error) and column.source not in block.turned:
+                    block.turned.add(column.source)
                     self._zoned ^= {column.source}
-                    types[column.source] = self._fast_type(column)
-                    continue
-                # After the second refusal no column is trusted: wide files must not be read over and over.
-                several = any(left == _REMEMBERED_BLOCKS for left in self._as_text.values())
-                suspects = (
-                    [column] if not several else [c for c in self._plan.columns if types[c.source] != pa.string()]
-                )
-                for suspect in (*suspects, column):
-                    types[suspect.source] = pa.binary()
-                    self._as_text[suspect.source] = _REMEMBERED_BLOCKS
+                    block.types[column.source] = self._fast_type(column)
+                elif told[2] is not None and refusals < _MOST_REFUSALS:
+                    refusals += 1
+                    row = int(told[2]) - 1
+                    block.aside.append(int(places[row]))
+                    places = np.delete(places, row)
+                else:
+                    self._turn_to_text(block, column)
+                continue
+            self._take(block, places, table, ragged)
+            return
+
+    def _turn_to_text(self, block: _Block, column: Column) -> None:
+        several = any(left == _REMEMBERED_BLOCKS for left in self._as_text.values())
+        # After the second refusal no column is trusted: wide files must not be read over and over.
+        for suspect in self._plan.columns if several else [column]:
+            if suspect is column or block.types[suspect.source] != pa.string():
+                block.types[suspect.source] = pa.binary()
+                self._as_text[suspect.source] = _REMEMBERED_BLOCKS
+
+    def _read_aside(self, block: _Block) -> None:
+        if not block.aside:
+            return
+        places = np.array(sorted(block.aside), np.int64)
+        body = block.records.pick(places)
+        ragged: list[Ragged] = []
+        if not is_utf8(body):
+            # pyarrow fails when it hands on the text of a ragged record that is not UTF-8. What tells fields apart is
+            # ASCII, so any other byte may stand in for the rest.
+            _, ragged = self._table(body.translate(_ASCII), {self._plan.columns[0].source: pa.binary()})
+            block.ragged += [Ragged(int(places[row.place]), row.found) for row in ragged]
+            places = _others(ragged, places)
+            body = block.records.pick(places)
+        block.types = {column.source: pa.binary() for column in self._plan.columns}
+        table, more = self._table(body, block.types)
+        self._take(block, places, table, more)
+
+    def _take(self, block: _Block, places: Places, table: pa.Table, ragged: list[Ragged]) -> None:
+        """A table that was read: take out what the types do not accept. `ragged` by row of what was read."""
+        block.ragged += [Ragged(int(places[row.place]), row.found) for row in ragged]
+        places = _others(ragged, places)
+        done = {}
+        for column in self._plan.columns:
+            values = _one_chunk(table.column(column.source))
+            if block.types[column.source] == pa.binary() and column.type != pa.binary():
+                done[column.name] = texts.convert(values, column.field)
+            else:
+                done[column.name] = self._checked(block.records, places, values, column)
+        block.parts.append(Part(places, done))
 
     def _table(self, body: bytes, types: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[Ragged]]:
         ragged: list[Ragged] = []
@@ -190,10 +247,28 @@ class Reader:
             bad[suspects] |= texts.convert(text, column.field).bad
         return _nulled(local.values, bad)
 
-    def _forget(self, types: Mapping[str, pa.DataType], done: Mapping[str, Converted]) -> None:
+    def _remember(self, block: _Block) -> None:
+        self._in_pieces = _REMEMBERED_BLOCKS if block.refused else max(0, self._in_pieces - 1)
         for column in self._plan.columns:
-            if self._as_text[column.source] and not done[column.name].bad.any():
+            if self._as_text[column.source] and not any(part.columns[column.name].bad.any() for part in block.parts):
                 self._as_text[column.source] -= 1
+
+
+class _Block:
+    """A block while it is read.
+
+    types   of the columns, by name in the file; binary: read as text
+    aside   places of rows to be read as text
+    turned  columns whose time zone was tried the other way
+    """
+
+    def __init__(self, records: Records, types: dict[str, pa.DataType]) -> None:
+        self.records, self.types = records, types
+        self.aside: list[int] = []
+        self.turned: set[str] = set()
+        self.refused = False
+        self.parts: list[Part] = []
+        self.ragged: list[Ragged] = []
 
 
 def _nulled(values: pa.Array, bad: Mask) -> Converted:
@@ -202,31 +277,9 @@ def _nulled(values: pa.Array, bad: Mask) -> Converted:
     return Converted(values, bad)
 
 
-def _others(ragged: Collection[Ragged], count: int) -> NDArray[np.int64]:
-    """-> places of the records that are not ragged."""
-    return np.delete(np.arange(count), [row.place for row in ragged]) if ragged else np.arange(count)
-
-
-def _is_utf8(body: bytes) -> bool:
-    if body.isascii():
-        return True
-    text = pa.Array.from_buffers(
-        pa.large_string(), 1, [None, pa.py_buffer(np.array([0, len(body)], np.int64)), pa.py_buffer(body)]
-    )
-    try:
-        text.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _has_hexadecimal(body: bytes) -> bool:
-    """Whether `0x` or `0X` stands anywhere: the reader takes such integers. Two bytes are compared at a time."""
-    for first in (0, 1):
-        pairs = np.frombuffer(body, "<u2", (len(body) - first) // 2, first) if len(body) > first else np.empty(0)
-        if (pairs == _LOWER_HEX).any() or (pairs == _UPPER_HEX).any():
-            return True
-    return False
+def _others(ragged: Collection[Ragged], places: Places) -> Places:
+    """-> the places without those of ragged rows."""
+    return np.delete(places, [row.place for row in ragged]) if ragged else places
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

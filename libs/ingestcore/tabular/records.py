@@ -61,8 +61,8 @@ class Records:
         return self.data if len(self.ordinals) == self.count else self._joined(self.ordinals)
 
     def pick(self, places: NDArray[np.int64]) -> bytes:
-        """-> bytes of some of the records that carry data. `places` ascending."""
-        return self._joined(self.ordinals[places])
+        """-> bytes of some of the records that carry data. `places` ascending, each once."""
+        return self.body if len(places) == len(self.ordinals) else self._joined(self.ordinals[places])
 
     def raw(self, ordinal: int) -> bytes:
         """-> one record's original bytes, line end included."""
