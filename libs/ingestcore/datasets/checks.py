@@ -14,7 +14,7 @@ from ingestcore.datasets.spec import DatasetSpec, FieldSpec, OnExtra, SinkSpec, 
 RESERVED_DATASETS = ("dlq",)
 """Folders beside the datasets' in a lake."""
 
-_NUMBERS = (Type.INTEGER, Type.FLOAT)
+_NUMBERS = (Type.INTEGER, Type.FLOAT, Type.DECIMAL)
 _TIMES = (Type.DATE, Type.TIMESTAMP)
 
 
@@ -80,6 +80,7 @@ def _field_faults(column: FieldSpec) -> Iterator[tuple[str, str]]:
         ("timezone", column.timezone is not None, (Type.TIMESTAMP,)),
         ("true/false words", (column.true, column.false) != (None, None), (Type.BOOLEAN,)),
         ("trim/casefold", column.trim or column.casefold, (Type.STRING,)),
+        ("enum", column.enum is not None, tuple(kind for kind in Type if kind is not Type.JSON)),
     ):
         if set_ and column.type not in fits:
             yield f"{label} can't be used with type {column.type}", f"type: {' or '.join(fits)}"
@@ -100,8 +101,11 @@ def _bound_faults(column: FieldSpec) -> Iterator[tuple[str, str]]:
         if value is None or column.type not in (*_NUMBERS, *_TIMES):
             continue
         try:
-            bounds[label] = _bound(column.type, value)
-        except ValueError:
+            bounds[label] = _bound(column, value)
+        except ValueError as error:
+            if column.type is Type.DECIMAL:
+                yield f"{label}: {error}", f'{label}: "{"9" * (column.precision - column.scale)}"'
+                continue
             example = "2024-01-31" if column.type in _TIMES else "0"
             yield f"{label}: {value!r} is no {column.type}", f"{label}: {example}"
     if len(bounds) == 2 and bounds["min"] > bounds["max"]:
@@ -110,8 +114,10 @@ def _bound_faults(column: FieldSpec) -> Iterator[tuple[str, str]]:
         yield f"min_length {column.min_length} is more than max_length {column.max_length}", "min_length below"
 
 
-def _bound(type_: Type, value: float | int | str) -> float:
-    if type_ in _TIMES:
+def _bound(column: FieldSpec, value: float | int | str) -> float | Decimal:
+    if column.type is Type.DECIMAL:
+        return exact_decimal(decimal_text(value), column.precision, column.scale)
+    if column.type in _TIMES:
         moment = datetime.datetime.fromisoformat(str(value))
         return moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()
     return float(value)

@@ -22,12 +22,16 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 _MEANT = {
     "str": "string", "text": "string", "varchar": "string", "char": "string",
     "int": "integer", "long": "integer", "bigint": "integer", "smallint": "integer", "int64": "integer",
-    "double": "float", "decimal": "float", "number": "float", "numeric": "float", "real": "float",
+    "double": "float", "number": "float", "real": "float", "numeric": "decimal", "money": "decimal",
+    "jsonb": "json", "object": "json", "struct": "json", "variant": "json",
     "bool": "boolean", "datetime": "timestamp", "time": "timestamp",
     "error": "freeze", "strict": "freeze", "ignore": "discard_value", "drop": "discard_value",
     "dead_letters": "dlq", "dead-letters": "dlq", "deadletter": "dlq",
 }  # fmt: skip
 """What other tools call our values."""
+
+_DIGITS = {"decimal": "decimal(10,2)"}
+"""Values that are written with more than their name."""
 
 _INSTEAD = {
     "uri": "s3://bucket/prefix/",
@@ -173,6 +177,7 @@ def _not_one_of(given: str, expected: str, full: KeyPath, last: str) -> Finding:
     if last == "keys":
         return Finding(full, f"{given!r} is neither `all` nor a list of columns", f"all, or [{given}]")
     meant = _MEANT.get(given.lower(), "") if _MEANT.get(given.lower()) in allowed else nearest(given, allowed)
+    meant, *allowed = (_DIGITS.get(word, word) for word in (meant, *allowed))
     choice = f"one of: {', '.join(allowed)}"
     return Finding(full, f"{given!r} is not known here", f"{meant} ({choice})" if meant else choice)
 

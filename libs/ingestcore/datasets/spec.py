@@ -18,10 +18,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    field_serializer,
     field_validator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+
+from ingestcore.datasets.decimal_digits import MAX_PRECISION, decimal_digits
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "kb": 1000, "mb": 10**6, "gb": 10**9}
 _SIZES = _UNITS | {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
@@ -70,7 +73,7 @@ class Spec(BaseModel):
 
 
 class Type(StrEnum):
-    """Types of a field. Timestamps are microseconds in UTC."""
+    """Types of a field. Timestamps are microseconds in UTC. A decimal is written with its digits: `decimal(10,2)`."""
 
     STRING = "string"
     INTEGER = "integer"
@@ -78,15 +81,18 @@ class Type(StrEnum):
     BOOLEAN = "boolean"
     DATE = "date"
     TIMESTAMP = "timestamp"
+    DECIMAL = "decimal"
+    JSON = "json"
 
 
 class FieldSpec(Spec):
     """One column.
 
+    precision, scale  of a decimal: all its digits, and those after the point; written as `type: decimal(10,2)`
     from_     its name in the file, where it differs
     nullable  false: a null is a VALIDATION_FAIL
     required  false: the column may be missing from the file (all null then); named columns are required
-    min, max  of numbers, dates and timestamps (ISO text), inclusive
+    min, max  of numbers, dates and timestamps (ISO text), inclusive; of decimals exact
     length    exact number of characters; min_length, max_length: bounds
     regex     the whole value must match (RE2)
     enum      allowed values, as written in the file
@@ -98,6 +104,8 @@ class FieldSpec(Spec):
     """
 
     type: Type = Type.STRING
+    precision: int | None = Field(default=None, ge=1, le=MAX_PRECISION, exclude=True)
+    scale: int | None = Field(default=None, ge=0, exclude=True)
     from_: str | None = Field(default=None, validation_alias=AliasChoices("from", "from_"), serialization_alias="from")
     nullable: bool = True
     required: bool = True
@@ -115,6 +123,52 @@ class FieldSpec(Spec):
     pii: bool = False
     trim: bool = False
     casefold: bool = False
+
+    @property
+    def written_type(self) -> str:
+        """The type as operators write it."""
+        return f"decimal({self.precision},{self.scale})" if self.type is Type.DECIMAL else self.type.value
+
+    @property
+    def key_type(self) -> str:
+        """The type as keys see it: more digits before the point leave a decimal's keys as they are."""
+        return f"decimal:{self.scale}" if self.type is Type.DECIMAL else self.type.value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_digits(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("type"), str) and "(" in value["type"]:
+            try:
+                precision, scale = decimal_digits(value["type"])
+            except ValueError:
+                return value  # told below, at the type itself
+            return value | {"type": Type.DECIMAL, "precision": precision, "scale": scale}
+        return value
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _sound_digits(cls, value: Any) -> Any:
+        if isinstance(value, str) and "(" in value:
+            decimal_digits(value)
+        return value
+
+    @field_validator("min", "max")
+    @classmethod
+    def _fits_json(cls, value: float | int | str | None) -> float | int | str | None:
+        return str(value) if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64 else value
+
+    @model_validator(mode="after")
+    def _digits_where_due(self) -> FieldSpec:
+        digits = (self.precision, self.scale)
+        if self.type is Type.DECIMAL and None in digits:
+            raise ValueError("decimal needs its digits: decimal(10,2), 10 in all, 2 of them after the point")
+        if self.type is not Type.DECIMAL and digits != (None, None):
+            raise ValueError("precision and scale are those of a decimal: decimal(10,2)")
+        return self
+
+    @field_serializer("type")
+    def _type_as_written(self, value: Type) -> str:
+        return self.written_type
 
 
 def _short_field(value: Any) -> Any:
@@ -216,9 +270,9 @@ class DatasetSpec(Spec):
         keys = self.key_columns()
         used = self.named if keys == "all" else {n: self.named.get(n) for n in (*self.primary_key, *(keys or ()))}
         parts: dict[str, Any] = {"keys": keys, "primary_key": self.primary_key, "canonical": 2}
-        parts["types"] = {n: (f.type, f.trim, f.casefold) if f else "rest" for n, f in sorted(used.items())}
+        parts["types"] = {n: (f.key_type, f.trim, f.casefold) if f else "rest" for n, f in sorted(used.items())}
         if keys == "all" and self.rest:
-            parts["rest"] = self.rest.type
+            parts["rest"] = self.rest.key_type
         return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
 
     @model_validator(mode="after")

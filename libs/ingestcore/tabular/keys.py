@@ -5,14 +5,16 @@ XXH3-128 (big-endian, a tenth of the cost) over the message of the primary key's
 columns too, or where there is no primary key, it is the `_key`. The message:
 
     scope     16 bytes: SHA-256, cut, over the length-prefixed (4 bytes, big-endian) UTF-8 texts tenant, dataset
-              (without version), key version of the spec, "columns" and, in key order, name and type of every column;
-              for a coordinate "coordinate", bucket and key of the object and its ETag
+              (without version), key version of the spec, "columns" and, in key order, name and type of every column
+              (of a decimal with its scale: `decimal:2`); for a coordinate "coordinate", bucket and key of the object and
+              its ETag
     nulls     a bitmap, first column in the highest bit, padded to whole bytes; 1 = null
     numbers   8 bytes big-endian for each column of a fixed width, in key order, 0 where null:
               integer: two's complement; float: IEEE 754 bits (-0.0 is 0.0); boolean: 0 or 1;
-              date: days since 1970-01-01; timestamp: microseconds since then, UTC
-    lengths   4 bytes big-endian for each string column: bytes of its text, 0 where null
-    texts     the strings, UTF-8, one after the other
+              date: days since 1970-01-01; timestamp: microseconds since then, UTC; decimal: 16 bytes, two's
+              complement of the value without its point (1.50 of two places is 150)
+    lengths   4 bytes big-endian for each string or JSON column: bytes of its text, 0 where null
+    texts     the strings, UTF-8, one after the other; of JSON the canonical form (see `json_texts`)
 
 Typed values, so CSV `1.0` and JSON `1` of a float column are one key; binary, so no formatter's taste gets into keys;
 every part's length is known from what precedes it, so no two rows have one message by accident; null and the empty
@@ -40,8 +42,11 @@ from numpy.typing import NDArray
 from ingestcore.datasets.spec import DatasetSpec, FieldSpec, Type
 from ingestcore.messages.objects import ObjectFacts
 from ingestcore.messages.rows import HASH_TYPE
+from ingestcore.tabular.json_texts import canonical_json
+from ingestcore.tabular.texts import arrow_type
 
 KEY_BYTES: Final = 16
+_TEXTS: Final = (Type.STRING, Type.JSON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +112,18 @@ def _column_messages(
         field = named.get(name) or spec.rest
         if field is None or (name not in named and name not in present):
             raise KeyError(f"key column {name} is not among the rows' columns")
-        described += (name, field.type.value)
+        described += (name, field.key_type)
         column = _column(rows, name) if name in present else _nothing(rows.num_rows, field)
         nulls.append(_null_mask(column))
-        if field.type is Type.STRING:
+        if field.type in _TEXTS:
             texts.append(normalised(column, field))
         else:
-            words.append(_words(column))
+            words += _words(column)
     return _messages(_scopes(spec, owners, described, coordinate=False), words, texts, nulls)
 
 
 def _nothing(count: int, field: FieldSpec) -> pa.Array:
-    return pa.nulls(count, pa.string() if field.type is Type.STRING else pa.int64())
+    return pa.nulls(count, arrow_type(field))
 
 
 def _column(rows: pa.Table, name: str) -> pa.Array:
@@ -148,7 +153,10 @@ def _scope(*parts: str) -> bytes:
 
 
 def normalised(column: pa.Array, field: FieldSpec) -> pa.Array:
-    """-> strings as keys see them: trimmed (Unicode white space) and case-folded where the field says so."""
+    """-> texts as keys see them: JSON in canonical form, strings trimmed (Unicode white space) and case-folded where
+    the field says so."""
+    if field.type is Type.JSON:
+        return canonical_json(column)
     if field.trim:
         column = pc.utf8_trim_whitespace(column)
     if field.casefold:
@@ -166,17 +174,19 @@ def _null_mask(column: pa.Array) -> NDArray[np.bool_] | None:
     return mask
 
 
-def _words(column: pa.Array) -> NDArray[np.uint64]:
-    """-> fixed-width values as 64-bit words, 0 where null."""
+def _words(column: pa.Array) -> list[NDArray[np.uint64]]:
+    """-> fixed-width values as 64-bit words, 0 where null; the two of a decimal, the higher one first."""
+    if pa.types.is_decimal128(column.type):
+        halves = np.frombuffer(_filled(column, 0).buffers()[1], np.uint64, 2 * len(column), 16 * column.offset)
+        return [halves[1::2], halves[::2]]
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8()).cast(pa.int64())
     elif pa.types.is_date32(column.type):
         column = column.view(pa.int32()).cast(pa.int64())
     if pa.types.is_floating(column.type):
         numbers = _filled(column, 0.0).to_numpy(zero_copy_only=False) + 0.0  # -0.0 + 0.0 is 0.0
-        words: NDArray[np.uint64] = numbers.view(np.uint64)
-        return words
-    return _integer_words(column.view(pa.int64()))
+        return [numbers.view(np.uint64)]
+    return [_integer_words(column.view(pa.int64()))]
 
 
 def _integer_words(column: pa.Array) -> NDArray[np.uint64]:

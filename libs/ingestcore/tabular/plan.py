@@ -9,7 +9,7 @@ import pyarrow as pa
 from ingestcore.datasets.spec import DatasetSpec, Dialect, FieldSpec
 from ingestcore.tabular.header import judge_header, rest_columns, source_columns
 from ingestcore.tabular.rules import Rule, rules_of
-from ingestcore.tabular.texts import ARROW_TYPE
+from ingestcore.tabular.texts import arrow_type
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Column:
 
     @property
     def type(self) -> pa.DataType:
-        return ARROW_TYPE[self.field.type]
+        return arrow_type(self.field)
 
 
 @dataclass(frozen=True)
@@ -63,5 +63,5 @@ class Plan:
         )
         if not columns:
             raise ValueError("none of the file's columns is read: declare fields that are in its header")
-        schema = pa.schema([(name, ARROW_TYPE[field.type]) for name, (_, field) in fields.items()])
+        schema = pa.schema([(name, arrow_type(field)) for name, (_, field) in fields.items()])
         return cls(spec, titles, columns, schema)

@@ -110,7 +110,8 @@ class Reader:
     def _needs_text(self, column: Column) -> bool:
         field = column.field
         words = field.type is Type.BOOLEAN and (field.true is not None or field.false is not None)
-        return field.format is not None or words or self._as_text[column.source] > 0
+        slow = field.type in texts.READ_AS_TEXT or field.format is not None or words
+        return slow or self._as_text[column.source] > 0
 
     def _fast_type(self, column: Column) -> pa.DataType:
         if column.field.type is Type.TIMESTAMP and column.source not in self._zoned:

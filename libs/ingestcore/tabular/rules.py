@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ingestcore.datasets.decimal_digits import decimal_text
 from ingestcore.datasets.spec import FieldSpec, Type
 from ingestcore.tabular.formats import compile_format
-from ingestcore.tabular.texts import ARROW_TYPE, Mask, as_mask, boolean_words, literal, localised
+from ingestcore.tabular.texts import Mask, arrow_type, as_mask, boolean_words, literal, localised
 
-_ORDERED = (Type.INTEGER, Type.FLOAT, Type.DATE, Type.TIMESTAMP)
+_ORDERED = (Type.INTEGER, Type.FLOAT, Type.DECIMAL, Type.DATE, Type.TIMESTAMP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ def _rules(field: FieldSpec) -> list[Rule]:
         _only_strings(field, "`regex` is")
         rules.append(_regex(field.regex))
     if field.enum is not None:
-        allowed = pa.array([literal(text, field) for text in field.enum], ARROW_TYPE[field.type])
+        if field.type is Type.JSON:
+            raise ValueError("`enum` can't be used with json: one value can be written in many ways")
+        allowed = pa.array([literal(text, field) for text in field.enum], arrow_type(field))
         rules.append(_enum(allowed, field.enum))
     return rules
 
@@ -71,6 +74,8 @@ def _edge(bound: float | str, field: FieldSpec) -> pa.Scalar:
         raise ValueError(f"`min` and `max` are for numbers, dates and timestamps, not for {field.type.value}")
     if field.type in (Type.INTEGER, Type.FLOAT) and not isinstance(bound, str):
         return pa.scalar(bound)
+    if field.type is Type.DECIMAL:
+        return literal(decimal_text(bound), field)
     # Bounds are ISO texts whatever the format in the file.
     return literal(str(bound), field.model_copy(update={"format": None}))
 

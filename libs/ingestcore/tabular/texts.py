@@ -5,12 +5,16 @@ integer    an optional sign and digits, within 64 bits: `7`, `+7`, `007`.
            Refused, though the reader takes some of them: `0x1F`, `7.0`, `1e3`, `1_000`
 float      a decimal number with an optional exponent: `1`, `+1.`, `.5`, `1e5`; one too small for 64 bits is 0.
            Refused: `inf`, `NaN`, `1e400`, `1,5`
+decimal    a number of so many digits before and after the point, without exponent: `1.50`, `-.5`, `007`; zeros after
+           the last place are welcome. Refused: what would have to be rounded or cut, `1e3`, `1,5`
 boolean    the field's words as written; else true/false, t/f, yes/no, y/n, 1/0 in any case
 date       `YYYY-MM-DD`, years 0001-9999.
            Refused: a timestamp, `2024-1-5`, `2024-02-30`
 timestamp  a date, `T` or one space, `hh`, `hh:mm` or `hh:mm:ss` with up to 6 decimals, and optionally a zone: `Z`,
            `+hh`, `+hhmm`, `+hh:mm`. Years 0001-9999.
            Refused: a mere date, `24:00`, a leap second, nanoseconds, a local time that the zone's clocks skip
+
+json       one JSON value as in `json_texts`; white space around it stays
 
 With `format` a date or timestamp is what the format says, with four-digit `%Y`, and one or two digits for the others.
 A local time that occurs twice (clocks set back) is the earlier one.
@@ -31,20 +35,26 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ingestcore.datasets.spec import FieldSpec, Type
+from ingestcore.tabular.decimals import parse_decimals
 from ingestcore.tabular.formats import parse_formatted
+from ingestcore.tabular.json_texts import parse_json
 
 Mask = NDArray[np.bool_]
 
 UTC_TIMESTAMP: Final = pa.timestamp("us", "UTC")
 LOCAL_TIMESTAMP: Final = pa.timestamp("us")
-ARROW_TYPE: Final = {
+_ARROW_TYPES: Final = {
     Type.STRING: pa.string(),
     Type.INTEGER: pa.int64(),
     Type.FLOAT: pa.float64(),
     Type.BOOLEAN: pa.bool_(),
     Type.DATE: pa.date32(),
     Type.TIMESTAMP: UTC_TIMESTAMP,
+    Type.JSON: pa.string(),
 }
+READ_AS_TEXT: Final = (Type.DECIMAL, Type.JSON)
+"""Types that are always read as text: pyarrow's reader takes exponents for decimals, and knows no JSON columns."""
+
 EXPECTED: Final = {
     Type.STRING: "UTF-8 text",
     Type.INTEGER: "a whole number of at most 64 bits",
@@ -52,6 +62,7 @@ EXPECTED: Final = {
     Type.BOOLEAN: "a boolean word",
     Type.DATE: "a date like 2024-12-31",
     Type.TIMESTAMP: "a date with a time like 2024-12-31T23:59:59",
+    Type.JSON: "one JSON value",
 }
 TRUE_WORDS: Final = ("true", "t", "yes", "y", "1")
 FALSE_WORDS: Final = ("false", "f", "no", "n", "0")
@@ -85,8 +96,19 @@ class Converted:
     bad: Mask
 
 
+def arrow_type(field: FieldSpec) -> pa.DataType:
+    """-> type of the field's column."""
+    if field.type is Type.DECIMAL:
+        return pa.decimal128(field.precision, field.scale)
+    return _ARROW_TYPES[field.type]
+
+
 def expected(field: FieldSpec) -> str:
     """-> what an operator should write, for messages."""
+    if field.type is Type.DECIMAL:
+        assert field.precision is not None and field.scale is not None
+        before = field.precision - field.scale
+        return f"a decimal number with at most {before} digits before and {field.scale} after the point"
     if field.format is not None:
         return f"a {field.type.value} written as {field.format}"
     if field.type is Type.BOOLEAN and (field.true or field.false):
@@ -102,6 +124,10 @@ def convert(text: pa.Array, field: FieldSpec) -> Converted:
     text = pc.if_else(pc.equal(pc.binary_length(text), 0), pa.scalar(None, text.type), text)
     if field.type is Type.BOOLEAN:
         return _booleans(text, field)
+    if field.type is Type.DECIMAL:
+        return _judged(text, parse_decimals(text, field.precision, field.scale))
+    if field.type is Type.JSON:
+        return _judged(text, parse_json(text))
     if field.format is not None:
         return _formatted(text, field)
     grammar = rf"\A[ \t]*{_GRAMMAR[field.type]}[ \t]*\z"
@@ -181,6 +207,11 @@ def _any_case(words: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted("".join(letters) for case in cases for letters in case))
 
 
+def _judged(text: pa.Array, values: pa.Array) -> Converted:
+    """A text is bad where it has no value."""
+    return Converted(values, as_mask(pc.and_(values.is_null(), text.is_valid())))
+
+
 def _strings(text: pa.Array) -> Converted:
     try:
         return Converted(text.cast(pa.string()), np.zeros(len(text), np.bool_))
@@ -242,7 +273,7 @@ def _formatted(text: pa.Array, field: FieldSpec) -> Converted:
     clean = pc.ascii_trim(_readable(text), " \t")
     assert field.format is not None
     values = parse_formatted(
-        clean, field.format, ARROW_TYPE[field.type] if field.type is Type.DATE else LOCAL_TIMESTAMP
+        clean, field.format, arrow_type(field) if field.type is Type.DATE else LOCAL_TIMESTAMP
     )
     bad = as_mask(pc.and_(values.is_null(), clean.is_valid()))
     if field.type is Type.DATE:
