@@ -65,12 +65,25 @@ ERRORS = [
     ("datasets: {a: {fields: {z: {type: strin}}}}", "datasets.a.fields.z.type", 1, "'strin' is not known", "string"),
     ("datasets: {a: {fields: {z: int}}}", "datasets.a.fields.z", 1, "'int' is not known", "integer (one of"),
     ("datasets: {a: {fields: {z: {type: datetime}}}}", "datasets.a.fields.z.type", 1, "", "timestamp"),
+    ("datasets: {a: {fields: {z: varchr}}}", "datasets.a.fields.z", 1, "", "decimal(10,2), json"),
+    ("datasets: {a: {fields: {z: numeric}}}", "datasets.a.fields.z", 1, "'numeric' is not known", "decimal(10,2)"),
+    ("datasets: {a: {fields: {z: 'numeric(9,4)'}}}", "datasets.a.fields.z", 1, "not known", "decimal(9,4)"),
+    ("datasets: {a: {fields: {z: decimal}}}", "datasets.a.fields.z", 1, "needs its digits", "decimal(10,2)"),
+    ("datasets: {a: {fields: {z: 'decimal(39,2)'}}}", "datasets.a.fields.z", 1, "1 to 38 digits, not 39", "(38,2)"),
+    ("datasets: {a: {fields: {z: 'decimal(0,0)'}}}", "datasets.a.fields.z", 1, "1 to 38 digits", ""),
+    ("datasets: {a: {fields: {z: {type: 'decimal(2,3)'}}}}", "datasets.a.fields.z.type", 1, "more than all 2", "(2,2)"),
+    ("datasets: {a: {fields: {z: 'decimal(1,-1)'}}}", "datasets.a.fields.z", 1, "no decimal", "decimal(10,2)"),
+    ("datasets: {a: {fields: {z: {scale: 2}}}}", "datasets.a.fields.z", 1, "those of a decimal", "decimal(10,2)"),
+    ("datasets: {a: {fields: {z: {type: 'decimal(3,1)', max: 0.25}}}}", "datasets.a.fields.z", 1, "max: '0.25'", ""),
+    ("datasets: {a: {fields: {z: {type: 'decimal(3,1)', min: 2, max: 1}}}}", "datasets.a.fields.z", 1, "more than", ""),
+    ("datasets: {a: {fields: {z: {type: json, enum: [1]}}}}", "datasets.a.fields.z", 1, "enum can't", "type: string"),
+    ("datasets: {a: {fields: {z: {type: json, regex: x}}}}", "datasets.a.fields.z", 1, "regex can't", "type: string"),
     ("datasets: {a: {fields: {z: 5}}}", "datasets.a.fields.z", 1, "a type or a mapping", "string"),
     ("datasets: {a: {fields: {z: {lenght: 5}}}}", "datasets.a.fields.z.lenght", 1, "unknown key", "length"),
     ("datasets: {a: {fields: {z: {length: x}}}}", "datasets.a.fields.z.length", 1, "whole number", ""),
     ("datasets: {a: {fields: {_z: string}}}", "datasets.a.fields._z", 1, "platform's", ""),
     ("datasets: {a: {fields: {z: {type: float, regex: x}}}}", "datasets.a.fields.z", 1, "regex can't", "type: string"),
-    ("datasets: {a: {fields: {z: {min: 1}}}}", "datasets.a.fields.z", 1, "min/max can't", "integer or float"),
+    ("datasets: {a: {fields: {z: {min: 1}}}}", "datasets.a.fields.z", 1, "min/max can't", "integer or"),
     ("datasets: {a: {fields: {z: {regex: '(?=a)'}}}}", "datasets.a.fields.z", 1, "regex", "RE2"),
     ("datasets: {a: {fields: {z: {type: integer, min: 5, max: 1}}}}", "datasets.a.fields.z", 1, "more than max", ""),
     ("datasets: {a: {fields: {z: {type: date, min: 1.1.}}}}", "datasets.a.fields.z", 1, "is no date", "2024-01-31"),
@@ -135,6 +148,11 @@ def test_a_mistake_is_told_with_place_and_advice(
     assert errors[0].file == str(file)
     with pytest.raises(ConfigError):
         load([file], SERVICES)
+
+
+def test_a_decimal_cut_off_by_a_comma_is_told_to_be_quoted(write: Write) -> None:
+    found = problems([write("datasets: {a: {fields: {z: decimal(10,2)}}}")])
+    assert "in quotes" in found[0].instead
 
 
 SOURCE = "sources: {s: {s3: {bucket: lake, prefix: raw/}}}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
@@ -29,7 +30,10 @@ def verdicts(texts: list[str], field: dict[str, Any], quoted: bool) -> list[Any]
     spec = DatasetSpec.model_validate({"fields": {"id": "string", "v": field}, "csv": DIALECT})
     plan = Plan.of(spec, ("id", "v"))
     mark = '"' if quoted else ""
-    data = "".join(f"k|{mark}{text}{mark}\n" for text in texts).encode()
+    if any(c in text for text in texts for c in '\n"'):
+        mark = '"'
+    doubled = (text.replace('"', '""') if mark else text for text in texts)
+    data = "".join(f"k|{mark}{text}{mark}\n" for text in doubled).encode()
     parsed = parse_block(data, Reader(plan), plan)
     values: list[Any] = [REFUSED] * len(texts)
     for ordinal, value in zip(parsed.ordinals.tolist(), parsed.rows.column("v").to_pylist(), strict=True):
@@ -42,6 +46,7 @@ ONE_WORD = {"type": "boolean", "true": ["0"]}
 BERLIN = {"type": "timestamp", "timezone": "Europe/Berlin"}
 AMERICAN = {"type": "timestamp", "format": "%m/%d/%Y %H:%M"}
 AMERICAN_DAY = {"type": "date", "format": "%m/%d/%Y %H:%M"}
+MONEY = "decimal(10,2)"
 LONG = {"type": "timestamp", "format": "%d %b %Y %I:%M:%S.%f %p %z"}
 
 CASES: list[tuple[str | dict[str, Any], str, Any]] = [
@@ -150,6 +155,58 @@ CASES: list[tuple[str | dict[str, Any], str, Any]] = [
     ({"type": "date", "format": "%y%j"}, "24060", dt.date(2024, 2, 29)),
     ({"type": "date", "format": "%y%j"}, "23366", REFUSED),
     ("string", " 7 ", " 7 "),
+    (MONEY, "1.50", Decimal("1.50")),
+    (MONEY, "1.5", Decimal("1.50")),
+    (MONEY, "1.", Decimal("1.00")),
+    (MONEY, "+.5", Decimal("0.50")),
+    (MONEY, " -0.05\t", Decimal("-0.05")),
+    (MONEY, "-0.00", Decimal("0.00")),
+    (MONEY, "1.5000", Decimal("1.50")),
+    (MONEY, "0000000000000001.50", Decimal("1.50")),
+    (MONEY, "0" * 50 + "1.5" + "0" * 50, Decimal("1.50")),
+    (MONEY, "." + "0" * 60, Decimal("0.00")),
+    (MONEY, "99999999.99", Decimal("99999999.99")),
+    (MONEY, "100000000", REFUSED),
+    (MONEY, "1.005", REFUSED),
+    (MONEY, "0." + "0" * 60 + "1", REFUSED),
+    (MONEY, "1e3", REFUSED),
+    (MONEY, "1E-1", REFUSED),
+    (MONEY, "1,50", REFUSED),
+    (MONEY, "1_0", REFUSED),
+    (MONEY, ".", REFUSED),
+    (MONEY, "-", REFUSED),
+    (MONEY, "1.5.0", REFUSED),
+    (MONEY, "NaN", REFUSED),
+    (MONEY, "\u0663", REFUSED),
+    ("decimal(38,0)", "9" * 38, Decimal("9" * 38)),
+    ("decimal(38,0)", "-" + "9" * 38, Decimal("-" + "9" * 38)),
+    ("decimal(38,0)", "7." + "0" * 40, Decimal("7")),
+    ("decimal(38,0)", "1" + "0" * 38, REFUSED),
+    ("decimal(38,0)", "9" * 60, REFUSED),
+    ("decimal(38,38)", "." + "9" * 38, Decimal("0." + "9" * 38)),
+    ("decimal(38,38)", "00.5", Decimal("0.5")),
+    ("decimal(38,38)", "1", REFUSED),
+    ("json", "7", "7"),
+    ("json", "[1, 2.50, null]", "[1, 2.50, null]"),
+    ("json", " null ", " null "),
+    ("json", '{"b": {}, "a": "ü\\u00fc"}', '{"b": {}, "a": "ü\\u00fc"}'),
+    ("json", "true\n", "true\n"),
+    ("json", "9" * 60, "9" * 60),
+    ("json", "", None),
+    ("json", "nul", REFUSED),
+    ("json", "NaN", REFUSED),
+    ("json", "-Infinity", REFUSED),
+    ("json", "1e400", REFUSED),
+    ("json", "01", REFUSED),
+    ("json", "1 2", REFUSED),
+    ("json", "[1", REFUSED),
+    ("json", "2]", REFUSED),
+    ("json", "[1,]", REFUSED),
+    ("json", "{'a': 1}", REFUSED),
+    ("json", '{"a" 1}', REFUSED),
+    ("json", '"\\ud800"', REFUSED),
+    ("json", '"a\tb"', REFUSED),
+    ("json", " ", REFUSED),
 ]
 
 
@@ -166,10 +223,11 @@ def test_a_text_is_read_as_its_type_says_whatever_stands_beside_it(
 
 
 def test_an_empty_text_is_null_but_a_quoted_one_is_an_empty_string() -> None:
-    for name in Type:
-        nothing = "" if name is Type.STRING else None
-        assert verdicts(["", ""], {"type": name}, quoted=False) == [None, None]
-        assert verdicts(["", ""], {"type": name}, quoted=True) == [nothing, nothing]
+    for kind in Type:
+        nothing = "" if kind is Type.STRING else None
+        field = {"type": MONEY if kind is Type.DECIMAL else kind}
+        assert verdicts(["", ""], field, quoted=False) == [None, None]
+        assert verdicts(["", ""], field, quoted=True) == [nothing, nothing]
 
 
 ALPHABETS = {
@@ -178,6 +236,8 @@ ALPHABETS = {
     Type.DATE: "0123-19",
     Type.TIMESTAMP: "0123-T :.Z+",
     Type.BOOLEAN: "truefalsyno10 TF",
+    Type.DECIMAL: "0123456789+-. e",
+    Type.JSON: '{}[]:,"\\u0018dtrlens.-+eE \t\x0b\x01ü',
 }
 SEEDS = {
     Type.INTEGER: ["12", "9223372036854775807", "0x1F"],
@@ -185,13 +245,16 @@ SEEDS = {
     Type.DATE: ["2024-02-29", "1900-12-31", "0001-01-01"],
     Type.TIMESTAMP: ["2024-02-29T10:30:15", "2024-01-05 00:00", "2024-01-05T23:59:59.123456Z", "2024-01-05T10+02:00"],
     Type.BOOLEAN: ["true", "No", "0"],
+    Type.DECIMAL: ["1.50", "-99999999.99", "100000000", ".005", "0" * 36 + "1.5", "1e2", "7."],
+    Type.JSON: ['{"a": [1, 2.5e3]}', '"\\ud83d\\ude00 \\n"', "[true, null, {}]", "-0.10", "12345678901234567890123"],
 }
 
 
 @pytest.mark.parametrize("kind", list(ALPHABETS))
 def test_mutated_texts_get_the_plain_readers_verdict(kind: Type) -> None:
     chance = random.Random(f"{kind}")
-    field = FieldSpec(type=kind)
+    described = {"type": MONEY if kind is Type.DECIMAL else kind}
+    field = FieldSpec.model_validate(described)
     for _ in range(40):
         texts = []
         for _ in range(12):
@@ -206,8 +269,8 @@ def test_mutated_texts_get_the_plain_readers_verdict(kind: Type) -> None:
                 expected.append(csv_oracle.value_of(csv_oracle.Cell(bytearray(text.encode())), field, DIALECT))
             except csv_oracle.Bad:
                 expected.append(REFUSED)
-        assert verdicts(texts, {"type": kind}, quoted=False) == expected, texts
-        assert [verdicts([text], {"type": kind}, quoted=False)[0] for text in texts[:4]] == expected[:4], texts
+        assert verdicts(texts, described, quoted=False) == expected, texts
+        assert [verdicts([text], described, quoted=False)[0] for text in texts[:4]] == expected[:4], texts
 
 
 RULES: list[tuple[dict[str, Any], list[str], list[str]]] = [
@@ -221,6 +284,14 @@ RULES: list[tuple[dict[str, Any], list[str], list[str]]] = [
     ({"type": "string", "regex": "[A-Z]{2}|x"}, ["DE", "x", ""], ["DEx", "xDE", "D"]),
     ({"type": "string", "enum": ["a", "B c"]}, ["a", "B c", ""], ["A", "b"]),
     ({"type": "integer", "enum": ["1", "20"]}, ["1", "020", ""], ["2"]),
+    ({"type": MONEY, "min": 0.1, "max": 10}, ["0.10", ".1", "10.00", ""], ["0.09", "10.01"]),
+    (
+        {"type": "decimal(38,2)", "min": -(10**35), "max": "123456789012345678901234567890.12"},
+        ["-" + "1" + "0" * 35, "123456789012345678901234567890.12"],
+        ["123456789012345678901234567890.13"],
+    ),
+    ({"type": MONEY, "enum": ["1.5", "20"]}, ["1.50", "020", ""], ["1.51"]),
+    ({"type": "json", "nullable": False}, ["null"], [""]),
     ({"type": "string", "nullable": False}, ["a"], [""]),
     ({"type": "float", "nullable": False}, ["0"], [""]),
 ]
@@ -251,6 +322,13 @@ def test_a_rule_refuses_what_breaks_it_and_nothing_else(
         ({"type": "date", "timezone": "UTC"}, "`timezone` is for timestamps"),
         ({"type": "string", "true": ["x"]}, "are for booleans"),
         ({"type": "boolean", "true": ["x"], "false": ["x"]}, "means both"),
+        ({"type": MONEY, "min": 0.001}, "'0.001' is not a decimal number with at most 8 digits before and 2 after"),
+        ({"type": MONEY, "max": 10**8}, "'100000000' is not a decimal number"),
+        ({"type": "decimal(30,10)", "max": 12345678901.1234567}, "write it in quotes"),
+        ({"type": MONEY, "enum": ["x"]}, "'x' is not a decimal number"),
+        ({"type": MONEY, "length": 3}, "lengths are for strings"),
+        ({"type": "json", "min": 3}, "`min` and `max` are for numbers"),
+        ({"type": "json", "enum": ["1"]}, "`enum` can't be used with json"),
     ],
 )
 def test_a_rule_that_does_not_fit_its_type_is_named_with_advice(field: dict[str, Any], words: str) -> None:

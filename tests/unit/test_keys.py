@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import struct
+from decimal import Decimal, localcontext
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ingestcore.tabular.keys import Keys, Owner, keys
 from ingestcore.tabular.partition import partition_of, repartition
 from ingestcore.tabular.plan import Plan
 from ingestcore.tabular.reader import Reader
-from ingestcore.tabular.texts import ARROW_TYPE
+from ingestcore.tabular.texts import arrow_type
 
 OWNER = Owner("acme", "things", ("s3://lake/a.csv", "etag1"))
 
@@ -31,6 +32,15 @@ FIELDS: dict[str, Any] = {
     "t": "timestamp",
     "u": {"type": "string", "trim": True, "casefold": True},
 }
+MORE: dict[str, Any] = FIELDS | {"m": "decimal(10,2)", "big": "decimal(38,5)", "j": "json"}
+MORE_ROWS: list[dict[str, Any]] = [
+    {"s": "x", "n": 7, "m": Decimal("1.50"), "big": Decimal("9" * 33 + ".99999"), "j": '{"b": 1, "a": [ true]}'},
+    {"m": Decimal("-0.01"), "big": Decimal("-" + "9" * 33 + ".99999"), "j": " null "},
+    {"m": Decimal("0.00"), "j": '"ü\\u00fc\\/"'},
+    {},
+]
+CANONICAL = {'{"b": 1, "a": [ true]}': '{"a":[true],"b":1}', " null ": "null", '"ü\\u00fc\\/"': '"üü/"'}
+
 ROWS: list[dict[str, Any]] = [
     {"s": "x", "n": 7, "f": 1.5, "b": True, "d": dt.date(2024, 2, 29), "t": dt.datetime(2024, 1, 5, 10, tzinfo=dt.UTC)},
     {"s": "", "n": -1, "f": -0.0, "b": False, "d": dt.date(1, 1, 1), "t": dt.datetime(1, 1, 1, tzinfo=dt.UTC)},
@@ -41,7 +51,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def table(rows: list[dict[str, Any]], spec: DatasetSpec) -> pa.Table:
-    schema = pa.schema([(name, ARROW_TYPE[field.type]) for name, field in spec.named.items()])
+    schema = pa.schema([(name, arrow_type(field)) for name, field in spec.named.items()])
     return pa.Table.from_pylist(rows, schema=schema)
 
 
@@ -51,25 +61,32 @@ def made(rows: list[dict[str, Any]], owner: Owner = OWNER, **described: Any) -> 
     return keys(table(rows, spec), spec, [(owner, len(rows))], numbers)
 
 
+TYPES = {"m": "decimal:2", "big": "decimal:5"}
+
+
 def prefixed(*texts: str) -> bytes:
     return b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in texts)
 
 
 def message(row: dict[str, Any], names: list[str], spec: DatasetSpec, owner: Owner) -> bytes:
     """The canonical message of a row, written down once more."""
-    types = [text for name in names for text in (name, spec.fields[name].type.value)]
+    types = [text for name in names for text in (name, TYPES.get(name, spec.fields[name].type.value))]
     scope = prefixed(owner.tenant, owner.dataset, spec.key_version(), "columns", *types)
     bits = "".join("1" if row.get(name) is None else "0" for name in names)
     nulls = bytes(int(bits[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(bits), 8))
     numbers, lengths, texts = b"", b"", b""
     for name in names:
         value, field = row.get(name), spec.fields[name]
-        if field.type == "string":
-            text = value or ""
+        text = value or ""
+        if field.type == "json":
+            text = CANONICAL.get(value, value or "")
+        if field.type in ("string", "json"):
             text = text.strip() if field.trim else text
             data = (text.casefold() if field.casefold else text).encode()
             lengths += struct.pack(">I", len(data))
             texts += data
+        elif field.type == "decimal":
+            numbers += int(value * 10 ** field.digits[1] if value else 0).to_bytes(16, "big", signed=True)
         elif field.type == "float":
             numbers += struct.pack(">d", (value or 0.0) + 0.0)
         else:
@@ -99,6 +116,15 @@ def test_entities_beside_other_keys_are_the_documented_xxh3(names: list[str]) ->
     assert got.key.to_pylist() == [
         hashlib.sha256(message(row, sorted(FIELDS), spec, OWNER)).digest()[:16] for row in ROWS
     ]
+
+
+@pytest.mark.parametrize("names", [["m"], ["j"], ["n", "big", "s", "j", "m"], sorted(MORE)], ids=str)
+def test_keys_of_decimals_and_json_are_the_documented_sha256(names: list[str]) -> None:
+    described: dict[str, Any] = {"fields": MORE, "primary_key": names, "dedupe": {"keys": names}}
+    spec = DatasetSpec.model_validate(described)
+    with localcontext(prec=50):
+        expected = [hashlib.sha256(message(row, names, spec, OWNER)).digest()[:16] for row in MORE_ROWS]
+    assert made(MORE_ROWS, **described).key.to_pylist() == expected
 
 
 def test_keys_of_more_than_eight_columns_have_a_wider_bitmap() -> None:
@@ -188,6 +214,51 @@ def test_content_does_not_depend_on_column_order_nor_on_how_values_are_written()
     one = of_file(b"1.0,2024-01-05T10:00:00Z,x,y\n", ("a", "b", "c", "d"), described)
     assert of_file(b'y,"x",2024-01-05 12:00+02:00,1e0\n', ("d", "c", "b", "a"), described) == one
     assert of_file(b"1.0,2024-01-05T10:00:00Z,y,x\n", ("a", "b", "c", "d"), described) != one
+
+
+JSON_KEYS: list[tuple[str, str, bool]] = [
+    ('{"a": 1,\n "b": [1, 2]}', '{"b":[1,2],"a":1}', True),
+    ('{"a": {"d": 1, "c": 2}}', '{"a":{"c":2,"d":1}}', True),
+    ('"\\u00fc"', '"ü"', True),
+    ("1.50", "1.5", True),
+    ("1e2", "100.0", True),
+    ('{"a": 1, "a": 2}', '{"a": 2}', True),
+    ("[1, 2]", "[2, 1]", False),
+    ("1", "1.0", False),
+    ("1", '"1"', False),
+    ("null", "", False),
+    ('{"a": null}', "{}", False),
+    ("18446744073709551615", "18446744073709551614", False),
+    ("12345678901234567890123", "12345678901234567890124", False),
+    ("[0.1]", "[0.1000000000000000055]", False),
+    ("1e-400", "0.0", False),
+    ("3e-324", "5e-324", False),
+    ("1234567890.123456789012", "1234567890.123456789013", False),
+    ('{"b": 1234567890123456789, "a": 0.30000000000000004}', '{"a":0.30000000000000004,"b":1234567890123456789}', True),
+    ('{"b":  12345678901234567890123, "a": [1.50]}', '{"a":[1.5],"b":12345678901234567890123}', True),
+    ("[" * 600 + "]" * 600, "[" * 601 + "]" * 601, False),
+    ('"' + "1" * 40 + '"', "1" * 40, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other", "same"), JSON_KEYS, ids=lambda part: str(part)[:40])
+def test_json_is_the_same_however_it_is_spaced_and_sorted_and_no_other_way(one: str, other: str, same: bool) -> None:
+    got = made([{"j": one or None}, {"j": other or None}], fields={"j": "json"}, dedupe={"keys": "all"}).key.to_pylist()
+    assert (got[0] == got[1]) is same
+
+
+def test_a_decimal_has_one_key_however_many_zeros_it_is_written_with_and_whatever_fits_before_the_point() -> None:
+    def keyed(text: str, digits: str) -> list[bytes]:
+        described = {"fields": {"m": f"decimal({digits})"}, "dedupe": {"keys": "all"}}
+        return of_file(f'"{text}"\n'.encode(), ("m",), described)
+
+    one = keyed("1.50", "10,2")
+    for same in ("1.5", "+01.500", " 1.5 "):
+        assert keyed(same, "10,2") == one
+    assert keyed("1.5", "20,2") == one
+    assert keyed("1.5", "10,3") != one
+    assert keyed("-1.5", "10,2") != one
+    assert keyed("", "10,2") != keyed("0", "10,2")
 
 
 def test_content_is_the_same_where_an_optional_column_is_missing_or_null() -> None:

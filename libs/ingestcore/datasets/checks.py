@@ -7,7 +7,9 @@ import re
 import zoneinfo
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
+from ingestcore.datasets.decimal_digits import decimal_text, exact_decimal
 from ingestcore.datasets.problems import Finding, Level
 from ingestcore.datasets.spec import DatasetSpec, FieldSpec, OnExtra, SinkSpec, SourceSpec, Type
 
@@ -96,7 +98,7 @@ def _field_faults(column: FieldSpec) -> Iterator[tuple[str, str]]:
 
 
 def _bound_faults(column: FieldSpec) -> Iterator[tuple[str, str]]:
-    bounds = {}
+    bounds: dict[str, float | Fraction] = {}
     for label, value in (("min", column.min), ("max", column.max)):
         if value is None or column.type not in (*_NUMBERS, *_TIMES):
             continue
@@ -104,7 +106,7 @@ def _bound_faults(column: FieldSpec) -> Iterator[tuple[str, str]]:
             bounds[label] = _bound(column, value)
         except ValueError as error:
             if column.type is Type.DECIMAL:
-                yield f"{label}: {error}", f'{label}: "{"9" * (column.precision - column.scale)}"'
+                yield f"{label}: {error}", f"a bound that is a {column.written_type} itself"
                 continue
             example = "2024-01-31" if column.type in _TIMES else "0"
             yield f"{label}: {value!r} is no {column.type}", f"{label}: {example}"
@@ -114,9 +116,9 @@ def _bound_faults(column: FieldSpec) -> Iterator[tuple[str, str]]:
         yield f"min_length {column.min_length} is more than max_length {column.max_length}", "min_length below"
 
 
-def _bound(column: FieldSpec, value: float | int | str) -> float | Decimal:
+def _bound(column: FieldSpec, value: float | int | str) -> float | Fraction:
     if column.type is Type.DECIMAL:
-        return exact_decimal(decimal_text(value), column.precision, column.scale)
+        return exact_decimal(decimal_text(value), *column.digits)
     if column.type in _TIMES:
         moment = datetime.datetime.fromisoformat(str(value))
         return moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()

@@ -1,9 +1,10 @@
-"""How operators write decimals: the type with its digits, and bounds of exactly that value."""
+"""How specs write decimals: the type with its digits, and bounds that are exactly of it."""
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final
 
 MAX_PRECISION: Final = 38
@@ -18,7 +19,7 @@ def decimal_digits(text: str) -> tuple[int, int]:
     if found is None:
         if ")" not in text:
             raise ValueError(f'{text!r} is cut off: in {{ }} a comma ends the text, so write "decimal(10,2)" in quotes')
-        raise ValueError(f"{text!r} is no decimal: write decimal(10,2): 10 digits, 2 of them after the point")
+        raise ValueError(f"{text!r} is no decimal: decimal(10,2), 10 digits in all and 2 of them after the point")
     precision, scale = int(found[2]), int(found[3] or 0)
     if found[1].lower() != "decimal":
         raise ValueError(f"{text!r} is not known here: decimal({precision},{scale})")
@@ -31,6 +32,7 @@ def decimal_digits(text: str) -> tuple[int, int]:
     return precision, scale
 
 
+_PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
 _EXACT_DIGITS: Final = 15
 """Digits of a number in a file that certainly come through reading it as a 64-bit float."""
 
@@ -43,3 +45,18 @@ def decimal_text(value: float | int | str) -> str:
     if isinstance(value, float) and len(exact.as_tuple().digits) > _EXACT_DIGITS:
         raise ValueError(f"{value!r} has too many digits for a number: write it in quotes")
     return format(exact, "f")
+
+
+def exact_decimal(text: str, precision: int, scale: int) -> Fraction:
+    """-> the value of a text in a spec. Raises ValueError: it is not exactly one of the type."""
+    if _PLAIN.fullmatch(text):
+        value = Fraction(text)
+        unscaled = value * 10**scale
+        if unscaled.denominator == 1 and abs(unscaled) < 10**precision:
+            return value
+    raise ValueError(f"{text!r} is not {wanted(precision, scale)}")
+
+
+def wanted(precision: int, scale: int) -> str:
+    """-> what to write in a file, for messages."""
+    return f"a decimal number with at most {precision - scale} digits before and {scale} after the point"

@@ -125,9 +125,15 @@ class FieldSpec(Spec):
     casefold: bool = False
 
     @property
+    def digits(self) -> tuple[int, int]:
+        """Precision and scale of a decimal."""
+        assert self.precision is not None and self.scale is not None
+        return self.precision, self.scale
+
+    @property
     def written_type(self) -> str:
         """The type as operators write it."""
-        return f"decimal({self.precision},{self.scale})" if self.type is Type.DECIMAL else self.type.value
+        return "decimal({},{})".format(*self.digits) if self.type is Type.DECIMAL else self.type.value
 
     @property
     def key_type(self) -> str:
@@ -159,10 +165,10 @@ class FieldSpec(Spec):
 
     @model_validator(mode="after")
     def _digits_where_due(self) -> FieldSpec:
-        digits = (self.precision, self.scale)
-        if self.type is Type.DECIMAL and None in digits:
+        given = (self.precision, self.scale)
+        if self.type is Type.DECIMAL and None in given:
             raise ValueError("decimal needs its digits: decimal(10,2), 10 in all, 2 of them after the point")
-        if self.type is not Type.DECIMAL and digits != (None, None):
+        if self.type is not Type.DECIMAL and given != (None, None):
             raise ValueError("precision and scale are those of a decimal: decimal(10,2)")
         return self
 

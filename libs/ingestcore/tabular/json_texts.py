@@ -13,7 +13,6 @@ than 254 levels counts as it is written.
 from __future__ import annotations
 
 import json
-import re
 from collections import deque
 from decimal import Decimal
 from typing import Any, Final
@@ -22,7 +21,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_PERHAPS_INEXACT: Final = re.compile(rb"[0-9](?:\.?[0-9]){15}|[0-9][eE]-[0-9]{3}")
+_PERHAPS_INEXACT: Final = r"[0-9](?:\.?[0-9]){15}|[0-9][eE]-[0-9]{3}"
 """Texts in which this is not found hold no number that 64 bits would change into another one's."""
 
 
@@ -48,17 +47,15 @@ def _is_json(value: bytes) -> bool:
 def canonical_json(column: pa.Array) -> pa.Array:
     """-> JSON texts in canonical form, each distinct text once. `column`: strings that are JSON."""
     coded = column.dictionary_encode()
-    forms = [_form(value) for value in coded.dictionary.cast(pa.binary()).to_pylist()]
-    canonical = pa.array(forms, pa.binary()).cast(pa.string())
-    return pa.DictionaryArray.from_arrays(coded.indices, canonical).dictionary_decode()
+    values = coded.dictionary.cast(pa.binary()).to_pylist()
+    inexact = pc.match_substring_regex(coded.dictionary, _PERHAPS_INEXACT).to_pylist()
+    forms = pa.array(list(map(_form, values, inexact)), pa.binary()).cast(pa.string())
+    return pa.DictionaryArray.from_arrays(coded.indices, forms).dictionary_decode()
 
 
-def _form(value: bytes) -> bytes:
+def _form(value: bytes, inexact: bool) -> bytes:
     try:
-        if _PERHAPS_INEXACT.search(value):
-            read = json.loads(value, parse_int=_number, parse_float=_number)
-        else:
-            read = orjson.loads(value)
+        read = json.loads(value, parse_int=_number, parse_float=_number) if inexact else orjson.loads(value)
         return orjson.dumps(read, option=orjson.OPT_SORT_KEYS)
     except (orjson.JSONEncodeError, RecursionError):
         return value

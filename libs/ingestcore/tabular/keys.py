@@ -6,13 +6,13 @@ columns too, or where there is no primary key, it is the `_key`. The message:
 
     scope     16 bytes: SHA-256, cut, over the length-prefixed (4 bytes, big-endian) UTF-8 texts tenant, dataset
               (without version), key version of the spec, "columns" and, in key order, name and type of every column
-              (of a decimal with its scale: `decimal:2`); for a coordinate "coordinate", bucket and key of the object and
-              its ETag
+              (of a decimal with its scale: `decimal:2`); for a coordinate "coordinate", bucket and key of the object
+              and its ETag
     nulls     a bitmap, first column in the highest bit, padded to whole bytes; 1 = null
-    numbers   8 bytes big-endian for each column of a fixed width, in key order, 0 where null:
+    numbers   big-endian for each column of a fixed width, in key order, 0 where null; 8 bytes, or 16 of a decimal:
               integer: two's complement; float: IEEE 754 bits (-0.0 is 0.0); boolean: 0 or 1;
-              date: days since 1970-01-01; timestamp: microseconds since then, UTC; decimal: 16 bytes, two's
-              complement of the value without its point (1.50 of two places is 150)
+              date: days since 1970-01-01; timestamp: microseconds since then, UTC; decimal: two's complement of
+              the value without its point (1.50 of two places is 150)
     lengths   4 bytes big-endian for each string or JSON column: bytes of its text, 0 where null
     texts     the strings, UTF-8, one after the other; of JSON the canonical form (see `json_texts`)
 

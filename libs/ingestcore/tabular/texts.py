@@ -34,6 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ingestcore.datasets.decimal_digits import wanted
 from ingestcore.datasets.spec import FieldSpec, Type
 from ingestcore.tabular.decimals import parse_decimals
 from ingestcore.tabular.formats import parse_formatted
@@ -99,16 +100,14 @@ class Converted:
 def arrow_type(field: FieldSpec) -> pa.DataType:
     """-> type of the field's column."""
     if field.type is Type.DECIMAL:
-        return pa.decimal128(field.precision, field.scale)
+        return pa.decimal128(*field.digits)
     return _ARROW_TYPES[field.type]
 
 
 def expected(field: FieldSpec) -> str:
     """-> what an operator should write, for messages."""
     if field.type is Type.DECIMAL:
-        assert field.precision is not None and field.scale is not None
-        before = field.precision - field.scale
-        return f"a decimal number with at most {before} digits before and {field.scale} after the point"
+        return wanted(*field.digits)
     if field.format is not None:
         return f"a {field.type.value} written as {field.format}"
     if field.type is Type.BOOLEAN and (field.true or field.false):
@@ -125,7 +124,7 @@ def convert(text: pa.Array, field: FieldSpec) -> Converted:
     if field.type is Type.BOOLEAN:
         return _booleans(text, field)
     if field.type is Type.DECIMAL:
-        return _judged(text, parse_decimals(text, field.precision, field.scale))
+        return _judged(text, parse_decimals(text, *field.digits))
     if field.type is Type.JSON:
         return _judged(text, parse_json(text))
     if field.format is not None:
@@ -272,9 +271,7 @@ def _timestamps(clean: pa.Array, bad: Mask, field: FieldSpec) -> Converted:
 def _formatted(text: pa.Array, field: FieldSpec) -> Converted:
     clean = pc.ascii_trim(_readable(text), " \t")
     assert field.format is not None
-    values = parse_formatted(
-        clean, field.format, arrow_type(field) if field.type is Type.DATE else LOCAL_TIMESTAMP
-    )
+    values = parse_formatted(clean, field.format, arrow_type(field) if field.type is Type.DATE else LOCAL_TIMESTAMP)
     bad = as_mask(pc.and_(values.is_null(), clean.is_valid()))
     if field.type is Type.DATE:
         return _without(values, bad | out_of_days(values))

@@ -6,6 +6,8 @@ Shares no code with `ingestcore.tabular`.
 from __future__ import annotations
 
 import datetime as dt
+import decimal
+import json
 import math
 import re
 import zoneinfo
@@ -109,7 +111,8 @@ def value_of(cell: Cell, spec: FieldSpec, dialect: Dialect) -> Any:
     elif not raw:
         value = None
     else:
-        value = _TYPES[spec.type](_text(raw).strip(" \t"), spec)
+        text = _text(raw)
+        value = _TYPES[spec.type](text if spec.type is Type.JSON else text.strip(" \t"), spec)
     _check(value, spec)
     return value
 
@@ -131,6 +134,34 @@ def _float(text: str, spec: FieldSpec) -> float:
     if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) or math.isinf(float(text)):
         raise Bad
     return float(text)
+
+
+def _decimal(text: str, spec: FieldSpec) -> decimal.Decimal:
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)", text):
+        raise Bad
+    precision, scale = spec.digits
+    whole, _, after = text.lstrip("+-").partition(".")
+    if after[scale:].strip("0") or len(whole.lstrip("0")) > precision - scale:
+        raise Bad
+    with decimal.localcontext(prec=100):
+        return decimal.Decimal(text).quantize(decimal.Decimal(1).scaleb(-scale)) + 0
+
+
+def _json(text: str, spec: FieldSpec) -> str:
+    def refuse(word: str) -> None:
+        raise Bad
+
+    def finite(text: str) -> float:
+        if math.isinf(float(text)):
+            raise Bad
+        return float(text)
+
+    try:
+        value = json.loads(text, parse_constant=refuse, parse_float=finite)
+        json.dumps(value, ensure_ascii=False).encode()
+    except ValueError:
+        raise Bad from None
+    return text
 
 
 def _boolean(text: str, spec: FieldSpec) -> bool:
@@ -202,6 +233,8 @@ _TYPES = {
     Type.BOOLEAN: _boolean,
     Type.DATE: _date,
     Type.TIMESTAMP: _timestamp,
+    Type.DECIMAL: _decimal,
+    Type.JSON: _json,
 }
 
 
@@ -225,6 +258,8 @@ def _check(value: Any, spec: FieldSpec) -> None:
 
 
 def _edge(bound: Any, spec: FieldSpec) -> Any:
+    if spec.type is Type.DECIMAL:
+        bound = str(bound)
     return _read(bound, spec.model_copy(update={"format": None})) if isinstance(bound, str) else bound
 
 
