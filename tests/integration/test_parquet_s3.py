@@ -7,7 +7,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,7 +15,7 @@ from ingestcore.stage import Input
 from ingestcore.stores.objects import Refused
 from ingestcore.stores.s3 import S3Store, open_store
 from ingestcore.testing import lake
-from ingestcore.testing.sink_world import SinkWorld, dead_letter, normalized, object_facts
+from ingestcore.testing.sink_world import ORDERS, SinkWorld, dead_letter, normalized, object_facts, rows_input
 from services.parquet_sink import wiring
 from services.parquet_sink.claim import Layout
 from services.parquet_sink.claims import ClaimLog
@@ -25,7 +24,6 @@ from services.parquet_sink.stage import ParquetSink
 
 pytestmark = pytest.mark.integration
 
-ORDERS = object_facts("orders.csv")
 WRITERS, CLAIMS = 6, 8
 
 
@@ -58,11 +56,6 @@ def world(tmp_path: Path, store: S3Store, bucket: str) -> SinkWorld:
     world.bucket = store  # type: ignore[assignment]
     world.specs.parquet["uri"] = f"s3://{bucket}/lake/"
     return world
-
-
-def rows_input(offset: int, **more: Any) -> Input:
-    columns = pa.table({"id": pa.array(range(offset * 1000, offset * 1000 + 10), pa.int64()), "text": ["x"] * 10})
-    return normalized(offset, columns, [ORDERS], first_row=offset * 10 + 1, **more)
 
 
 def open_sink(world: SinkWorld) -> ParquetSink:

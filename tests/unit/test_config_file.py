@@ -5,42 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings
 
 from ingestcore.datasets.config_file import Config, load, problems
 from ingestcore.datasets.problems import Level
-from ingestcore.datasets.spec import OnExtra, Size, Type
+from ingestcore.datasets.spec import OnExtra, Type
 
 Write = Callable[..., Path]
+Services = dict[str, type[BaseSettings]]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-class DownloaderSettings(BaseSettings):
-    """Stands for the settings class of a service."""
-
-    model_config = SettingsConfigDict(env_prefix="INGEST_CHUNK_DOWNLOADER_", extra="ignore")
-
-    chunk_size: Size = 16 << 20
-    max_workers: int = Field(default=4, ge=1)
-    verbose: bool = False
-
-
-SERVICES = {"chunk-downloader": DownloaderSettings}
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def written(text: str, name: str = "ingest.yaml") -> Path:
-        path = tmp_path / name
-        path.write_text(dedent(text), encoding="utf-8")
-        return path
-
-    return written
 
 
 def test_the_documented_example_loads() -> None:
@@ -154,8 +130,8 @@ def test_references_stay_unresolved(write: Write) -> None:
     assert config.sources["a"].s3.secret_access_key == "${file:/x}"
 
 
-def test_service_settings_become_environment_variables(write: Write) -> None:
-    config = load([write("services: {chunk-downloader: {chunk_size: 8MiB, maxWorkers: 2, verbose: true}}")], SERVICES)
+def test_service_settings_become_environment_variables(write: Write, services: Services) -> None:
+    config = load([write("services: {chunk-downloader: {chunk_size: 8MiB, maxWorkers: 2, verbose: true}}")], services)
     assert config.environment() == {
         "INGEST_CHUNK_DOWNLOADER_CHUNK_SIZE": "8MiB",
         "INGEST_CHUNK_DOWNLOADER_MAX_WORKERS": "2",
@@ -163,9 +139,11 @@ def test_service_settings_become_environment_variables(write: Write) -> None:
     }
 
 
-def test_service_settings_are_judged_without_the_environment(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_settings_are_judged_without_the_environment(
+    write: Write, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INGEST_CHUNK_DOWNLOADER_MAX_WORKERS", "rubbish")
-    assert problems([write("services: {chunk-downloader: {chunk_size: 8MiB}}")], SERVICES) == []
+    assert problems([write("services: {chunk-downloader: {chunk_size: 8MiB}}")], services) == []
 
 
 class TestOneSourceStyle:

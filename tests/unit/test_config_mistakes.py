@@ -4,40 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings
 
 from ingestcore.datasets.config_file import load, problems
 from ingestcore.datasets.problems import ConfigError, Level
-from ingestcore.datasets.spec import Size
 
 Write = Callable[..., Path]
-
-
-class DownloaderSettings(BaseSettings):
-    """Stands for the settings class of a service."""
-
-    model_config = SettingsConfigDict(env_prefix="INGEST_CHUNK_DOWNLOADER_", extra="ignore")
-
-    chunk_size: Size = 16 << 20
-    max_workers: int = Field(default=4, ge=1)
-    verbose: bool = False
-
-
-SERVICES = {"chunk-downloader": DownloaderSettings}
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def written(text: str, name: str = "ingest.yaml") -> Path:
-        path = tmp_path / name
-        path.write_text(dedent(text), encoding="utf-8")
-        return path
-
-    return written
+Services = dict[str, type[BaseSettings]]
 
 
 # (yaml, path, line, part of the message, part of what to write instead)
@@ -138,16 +113,16 @@ ERRORS = [
 
 @pytest.mark.parametrize(("text", "path", "line", "message", "instead"), ERRORS, ids=lambda value: str(value)[:48])
 def test_a_mistake_is_told_with_place_and_advice(
-    write: Write, text: str, path: str, line: int, message: str, instead: str
+    write: Write, services: Services, text: str, path: str, line: int, message: str, instead: str
 ) -> None:
     file = write(text)
-    errors = [p for p in problems([file], SERVICES) if p.level is Level.ERROR]
+    errors = [p for p in problems([file], services) if p.level is Level.ERROR]
     assert [(p.path, p.line) for p in errors] == [(path, line)], [str(p) for p in errors]
     assert message in errors[0].message
     assert instead in errors[0].instead
     assert errors[0].file == str(file)
     with pytest.raises(ConfigError):
-        load([file], SERVICES)
+        load([file], services)
 
 
 def test_a_decimal_cut_off_by_a_comma_is_told_to_be_quoted(write: Write) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from ingestcore.datasets.provenance import source_metadata
 from ingestcore.reasons import Reason
-from ingestcore.stage import Fate, Input, Line, check
+from ingestcore.stage import Fate, Input, Line
+from ingestcore.testing.by_hand import fates, feed, settle
 from ingestcore.testing.sink_world import SinkWorld, dead_letter, object_facts
 from services.parquet_sink import wiring
 from services.parquet_sink.known import ID_BYTES, KnownLetters
@@ -41,11 +42,7 @@ def open_sink(world: SinkWorld) -> ParquetSink:
 
 def deliver(sink: ParquetSink, inputs: Iterable[Input]) -> Counter[Fate]:
     """Feed and write. -> fates."""
-    steps = [step for input in inputs for step in sink.process(input, None) if step]
-    steps += list(sink.settle(final=True))
-    for step in steps:
-        check(step)
-    return Counter(line.fate for step in steps for line in step.tally)
+    return fates([*feed(sink, *inputs), *settle(sink, final=True)])
 
 
 def rows(world: SinkWorld) -> list[dict[str, Any]]:

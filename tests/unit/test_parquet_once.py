@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,54 +11,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ingestcore.stage import Fate, Gap, Input, Step, check
+from ingestcore.stage import Fate, Gap, Input
 from ingestcore.stores.objects import Unavailable
+from ingestcore.testing.by_hand import fates, feed, offsets, settle
 from ingestcore.testing.harness import drive
-from ingestcore.testing.sink_world import MemoryBucket, SinkWorld, dead_letter, normalized, object_facts
+from ingestcore.testing.sink_world import (
+    ORDERS,
+    MemoryBucket,
+    SinkWorld,
+    dead_letter,
+    normalized,
+    object_facts,
+    rows_input,
+)
 from services.parquet_sink import wiring
 from services.parquet_sink.settings import ParquetSinkSettings
 from services.parquet_sink.stage import ParquetSink
-
-ORDERS = object_facts("orders.csv")
-
-
-def rows_input(offset: int, rows: int = 10, *, partition: int = 0, **more: Any) -> Input:
-    """Ids of different inputs differ."""
-    first = (partition * 100 + offset) * 1000
-    columns = pa.table({"id": pa.array(range(first, first + rows), pa.int64()), "text": ["x" * 20] * rows})
-    return normalized(offset, columns, [ORDERS], partition=partition, first_row=first, **more)
 
 
 def open_sink(world: SinkWorld, **settings: Any) -> ParquetSink:
     sink = wiring.open_sink(world.context(ParquetSinkSettings(**settings)), clock=world.clock)
     sink.assigned(sorted(world.topics.inputs))
     return sink
-
-
-def feed(sink: ParquetSink, *inputs: Input) -> list[Step]:
-    return checked(step for input in inputs for step in sink.process(input, None))
-
-
-def settle(sink: ParquetSink, *, final: bool = False) -> list[Step]:
-    return checked(sink.settle(final=final))
-
-
-def checked(steps: Iterable[Step | None]) -> list[Step]:
-    done = [step for step in steps if step]
-    for step in done:
-        check(step)
-    return done
-
-
-def fates(steps: Sequence[Step]) -> Counter[Fate]:
-    found: Counter[Fate] = Counter()
-    for line in (line for step in steps for line in step.tally):
-        found[line.fate] += line.rows
-    return found
-
-
-def offsets(steps: Sequence[Step]) -> list[int]:
-    return [at.offset for step in steps for at in step.covers]
 
 
 @pytest.fixture

@@ -79,6 +79,19 @@ def normalized(
     return Input(At("normalized", partition, offset), write(batch, compression), headers, b"", timestamp_ms)
 
 
+ORDERS: Final = object_facts("orders.csv")
+
+
+def rows_input(offset: int, rows: int = 10, *, partition: int = 0, **more: Any) -> Input:
+    """-> a normalized message of rows of one object: `id`, differing between inputs, and `text`.
+
+    more  arguments of `normalized`
+    """
+    first = (partition * 100 + offset) * 1000
+    columns = pa.table({"id": pa.array(range(first, first + rows), pa.int64()), "text": ["x" * 20] * rows})
+    return normalized(offset, columns, [ORDERS], partition=partition, first_row=first, **more)
+
+
 def dead_letter(
     offset: int,
     raw: bytes,

@@ -1,0 +1,41 @@
+"""What tests of configuration files share: files written as an operator would, a service whose settings they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ingestcore.datasets.spec import Size
+
+
+class DownloaderSettings(BaseSettings):
+    """Stands for the settings class of a service."""
+
+    model_config = SettingsConfigDict(env_prefix="INGEST_CHUNK_DOWNLOADER_", extra="ignore")
+
+    chunk_size: Size = 16 << 20
+    max_workers: int = Field(default=4, ge=1)
+    verbose: bool = False
+
+
+@pytest.fixture
+def services() -> dict[str, type[BaseSettings]]:
+    """-> settings classes by service, as a configuration is judged with."""
+    return {"chunk-downloader": DownloaderSettings}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """-> writes (text, file name) into a folder of the test; gives the path."""
+
+    def written(text: str, name: str = "ingest.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(dedent(text), encoding="utf-8")
+        return path
+
+    return written
