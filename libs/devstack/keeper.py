@@ -29,8 +29,9 @@ from typing import NoReturn
 
 from devstack.cache import cache_folder
 from devstack.catalogue import pick
+from devstack.channel import Answer, Channel, Request
 from devstack.commands import write_commands
-from devstack.control import LEAVE, Answer, ControlListener, Request
+from devstack.control import LEAVE
 from devstack.ports import PortClaims
 from devstack.process import Child, spawn, stop_all, tail
 from devstack.record import Record, keeper_lock, read_record, write_record
@@ -96,7 +97,7 @@ class Keeper:
         local = self._split_off_external()
         for server in local:
             self._record.ports[server.name] = claims.choose(server.ports, last.ports.get(server.name, {}))
-        listener = ControlListener(self._answer)
+        listener = Channel(self._answer)
         self._record.control_port, self._record.control_key = listener.port, listener.key
         self._update("starting")
         self._start_servers(local)

@@ -5,25 +5,17 @@ Requests: `{"do": "status"}`, `{"do": "stop" | "start", "names": [...]}`, `{"do"
 
 from __future__ import annotations
 
-import json
 import queue
-import secrets
-import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
-from typing import Any
 
+from devstack.channel import Answer, Channel, Request, Unanswered
+from devstack.channel import ask as ask_channel
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.record import FleetError, is_supervised, read_record
 
-HOST = "127.0.0.1"
 LONGEST_ANSWER_SECONDS = 180.0
 """A start is answered when the service is ready, a stop when it has drained."""
-
-Request = dict[str, Any]
-Answer = dict[str, Any]
 
 
 class NotRunning(FleetError):
@@ -46,31 +38,15 @@ class Listening:
     """Accepts requests in daemon threads and queues them as errands."""
 
     def __init__(self) -> None:
-        key = secrets.token_bytes(24)
-        self.key = key.hex()
         self.errands: queue.SimpleQueue[Errand] = queue.SimpleQueue()
-        self._listener = Listener((HOST, 0), authkey=key)
-        address = self._listener.address
-        assert isinstance(address, tuple)
-        self.port = int(address[1])
-        threading.Thread(target=self._accept, name="control", daemon=True).start()
+        channel = Channel(self._run)
+        self.key, self.port = channel.key, channel.port
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection = self._listener.accept()
-            except (AuthenticationError, OSError, EOFError):
-                continue  # a stranger, or one who gave up
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: Connection[Any, Any]) -> None:
-        with connection:
-            try:
-                errand = Errand(json.loads(connection.recv_bytes()))
-                self.errands.put(errand)
-                connection.send_bytes(json.dumps(errand.answer.result(LONGEST_ANSWER_SECONDS)).encode())
-            except (OSError, EOFError, ValueError, TimeoutError):
-                pass  # the asker went away; it will look what became of it
+    def _run(self, request: Request) -> Answer:
+        errand = Errand(request)
+        self.errands.put(errand)
+        # TimeoutError ends the connection; the asker will look what became of it.
+        return errand.answer.result(LONGEST_ANSWER_SECONDS)
 
 
 def ask(layout: Layout, request: Request) -> Answer:
@@ -81,11 +57,9 @@ def ask(layout: Layout, request: Request) -> Answer:
     if not record.control_port:
         raise NotRunning(f"the fleet in {layout.folder} is only just starting: try again in a moment")
     try:
-        with Client((HOST, record.control_port), authkey=bytes.fromhex(record.control_key)) as connection:
-            connection.send_bytes(json.dumps(request).encode())
-            answer: Answer = json.loads(connection.recv_bytes())
-    except (OSError, EOFError, ValueError, AuthenticationError) as error:
-        raise NotRunning(f"the supervisor (process {record.supervisor_pid}) gave no answer: {error!r}") from error
+        answer = ask_channel(record.control_port, record.control_key, request)
+    except Unanswered as error:
+        raise NotRunning(f"the supervisor (process {record.supervisor_pid}) gave no answer: {error}") from error
     if "error" in answer:
         raise Declined(str(answer["error"]))
     return answer

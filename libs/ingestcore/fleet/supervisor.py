@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from ingestcore.fleet.control import Answer, Errand, Listening
+from devstack.channel import Answer
+from ingestcore.fleet.control import Errand, Listening
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.probe import Prober
 from ingestcore.fleet.process import Supervised
