@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
+from ingestcore.messages.dead_letters import Refusal
 from ingestcore.messages.objects import ObjectFacts
-from ingestcore.reasons import Reason
 
 
 class Origin(NamedTuple):
@@ -99,29 +99,16 @@ class Emit:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A dead letter: original bytes, reason, place. Rejects are values, never exceptions.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject(Refusal):
+    """A dead letter in the making. Rejects are values, never exceptions.
 
-    raw      the original bytes of the row; of an object: its first 64 KiB at most
-    message  one sentence to an operator: what was wrong and what to do
-    rows     rows it stands for: 1 for a row, more when quarantined, 0 for an object whose rows nobody counted
-    nbytes   source bytes it stands for, where the stage conserves bytes
-    facts    place and detail as text: `row`, `byte_first`, `byte_last` (exclusive), `column`, `value`, `rows` …
-    reentry  logical topic a repaired letter is sent to; audience: the consumer it is for (a sink's name) or ""
+    at      the input it was in; origin: whose rows these are
+    Of a Refusal `reentry` is a logical topic here.
     """
 
     at: At
     origin: Origin
-    raw: bytes
-    reason: Reason
-    message: str
-    rows: int = 1
-    nbytes: int = 0
-    object: ObjectFacts | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
-    reentry: str = ""
-    audience: str = ""
 
 
 @dataclass(frozen=True, slots=True)

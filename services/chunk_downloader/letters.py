@@ -31,11 +31,11 @@ class Letters:
         else:
             message = f"{where}: a quote is never closed, so the rest of the object is lost: mend the file"
         return Reject(
-            self.at,
-            Origin.of(self.facts),
-            record.raw,
-            Reason.RECORD_TOO_LARGE,
-            message,
+            at=self.at,
+            origin=Origin.of(self.facts),
+            raw=record.raw,
+            reason=Reason.RECORD_TOO_LARGE,
+            message=message,
             nbytes=size,
             object=self.facts,
             facts=self._reference() | _range(record.row, record.first_byte, record.end_byte),
@@ -77,11 +77,11 @@ class Letters:
 
     def _object(self, reason: Reason, message: str, raw: bytes, nbytes: int, facts: dict[str, str]) -> Reject:
         return Reject(
-            self.at,
-            Origin.of(self.facts),
-            raw[:RAW_LIMIT_BYTES],
-            reason,
-            message,
+            at=self.at,
+            origin=Origin.of(self.facts),
+            raw=raw[:RAW_LIMIT_BYTES],
+            reason=reason,
+            message=message,
             rows=0,
             nbytes=nbytes,
             object=self.facts,

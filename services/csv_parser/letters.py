@@ -33,11 +33,11 @@ def _letter(row: BadRow, parsed: Parsed, block: Block, at: At, origin: Origin) -
     if row.column:
         facts |= {"column": row.column, "value": row.value}
     return Reject(
-        at,
-        origin,
-        parsed.records.raw(row.ordinal),
-        Reason.VALIDATION_FAIL,
-        f"row {number}: {row.message}",
+        at=at,
+        origin=origin,
+        raw=parsed.records.raw(row.ordinal),
+        reason=Reason.VALIDATION_FAIL,
+        message=f"row {number}: {row.message}",
         object=block.object,
         facts=facts,
         reentry="blocks",
@@ -82,11 +82,11 @@ def _quarantine(
         f"the first of them: {storm[0].message}"
     )
     return Reject(
-        at,
-        origin,
-        raw,
-        Reason.QUARANTINED,
-        message,
+        at=at,
+        origin=origin,
+        raw=raw,
+        reason=Reason.QUARANTINED,
+        message=message,
         rows=len(storm),
         object=block.object,
         facts=facts,

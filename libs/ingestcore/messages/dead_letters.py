@@ -13,33 +13,44 @@ RAW_LIMIT_BYTES = 64 << 10
 """Original bytes kept of a letter that stands for a whole object or a range of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """One dead letter.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What was refused and why: what a stage says, and a dead letter carries on.
 
-    topic, partition, offset  coordinate of the input it came from (full topic name)
-    stage       the service that refused it
-    message     one sentence to an operator
-    rows        rows it stands for; 0: an object whose rows nobody counted
-    facts       `row`, `byte_first`, `byte_last` (exclusive), `column`, `value`, `rows` …
-    reentry     topic a repaired letter is sent to; audience: the consumer it is for, or ""
-    first_seen  ISO 8601, UTC
+    raw      the original bytes of the row; of an object or a range of it: the first RAW_LIMIT_BYTES at most
+    message  one sentence to an operator: what was wrong and what to do
+    rows     rows it stands for: 1 for a row, more when quarantined, 0 for an object whose rows nobody counted
+    nbytes   source bytes it stands for, where the stage conserves bytes
+    facts    place and detail as text: `row`, `byte_first`, `byte_last` (exclusive), `column`, `value`, `rows` …
+    reentry  topic a repaired letter is sent to; audience: the consumer it is for (a sink's name) or ""
     """
 
     raw: bytes
     reason: Reason
     message: str
-    stage: str
-    topic: str
-    partition: int
-    offset: int
-    origin: str
     rows: int = 1
     nbytes: int = 0
     object: ObjectFacts | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     reentry: str = ""
     audience: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter(Refusal):
+    """One dead letter.
+
+    stage       the service that refused it
+    topic, partition, offset  coordinate of the input it came from (full topic name)
+    origin      id of the object, or a source's name
+    first_seen  ISO 8601, UTC
+    """
+
+    stage: str
+    topic: str
+    partition: int
+    offset: int
+    origin: str
     first_seen: str = ""
 
     @property

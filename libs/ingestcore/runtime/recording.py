@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Final
 
-from ingestcore.messages.dead_letters import DeadLetter
+from ingestcore.messages.dead_letters import DeadLetter, Refusal
 from ingestcore.messages.ledger import Entry, LedgerRecord
 from ingestcore.stage import At, Fate, Input, Line, Origin, Reject, Step
 from ingestcore.topics import FORMAT
@@ -102,22 +103,16 @@ def headers(step: Step, deliveries: Iterable[Delivery], now_iso: str) -> dict[st
 
 def dead_letter(reject: Reject, stage: str, topic: str, first_seen: str) -> DeadLetter:
     """-> the letter of a reject; `topic` is the full name of its input's topic."""
+    refusal = {part.name: getattr(reject, part.name) for part in fields(Refusal)}
+    _, partition, offset = reject.at
     return DeadLetter(
-        raw=reject.raw,
-        reason=reject.reason,
-        message=reject.message,
         stage=stage,
         topic=topic,
-        partition=reject.at.partition,
-        offset=reject.at.offset,
+        partition=partition,
+        offset=offset,
         origin=reject.origin.id,
-        rows=reject.rows,
-        nbytes=reject.nbytes,
-        object=reject.object,
-        facts=reject.facts,
-        reentry=reject.reentry,
-        audience=reject.audience,
         first_seen=first_seen,
+        **refusal,
     )
 
 
