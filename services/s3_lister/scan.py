@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from ingestcore.datasets.spec import SourceSpec
+from ingestcore.messages.moments import iso_utc
 from ingestcore.messages.objects import ObjectRef
 from ingestcore.stage import Emit, Retriable, Step
 from ingestcore.stores.objects import Listed, ObjectStore, Refused
@@ -180,8 +181,7 @@ class Scan:
 
     def _handed_on(self) -> Step:
         """-> a step with all objects found and not handed on yet."""
-        spec, seen = self._spec, self._now().astimezone(UTC).isoformat(timespec="microseconds")
-        first_seen = seen.removesuffix("+00:00") + "Z"
+        spec, first_seen = self._spec, iso_utc(self._now(), "microseconds")
         emits = []
         for listed, dataset in zip(self._found, self._datasets, strict=True):
             ref = ObjectRef(

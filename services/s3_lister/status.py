@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import structlog
 
+from ingestcore.messages.moments import iso_utc
 from ingestcore.observe.metrics import Metrics
 from services.s3_lister.scan import Counts
 
@@ -57,7 +58,7 @@ class ListerStatus:
             "warnings": list(self.warnings),
             "lease": self.lease,
             "scans": self._scans,
-            "last_scan": self._finished.astimezone(UTC).isoformat(timespec="seconds") if self._scans else None,
+            "last_scan": iso_utc(self._finished, "seconds") if self._scans else None,
             "last_scan_seconds": round(self._seconds, 3),
             "objects_listed": last.listed,
             "objects_new": last.found,

@@ -21,6 +21,7 @@ from ingestcore.kafka.errors import Rebalanced, error_of
 from ingestcore.kafka.group import GroupMember
 from ingestcore.kafka.reading import as_input
 from ingestcore.kafka.transactions import Transactions
+from ingestcore.messages.moments import iso_utc
 from ingestcore.observe.health import Health
 from ingestcore.runtime.access import Topics
 from ingestcore.runtime.gauges import StageGauges
@@ -290,7 +291,7 @@ class StageRunner:
                     raise Unbalanced(f"{at}: {total} rows settled, {delivery.rows} promised")
                 self._finished.append(at)
         self._book.add(step)
-        added = headers(step, deliveries, _now())
+        added = headers(step, deliveries, iso_utc(datetime.now(UTC)))
         for emit in step.emits:
             self._send(
                 emit.topic, emit.value, emit.key, emit.partition, {**emit.headers, "rows": str(emit.rows), **added}
@@ -401,7 +402,3 @@ class StageRunner:
     def _abandon(self) -> None:
         """Leave at once after something fatal: nothing of it may be committed."""
         self._member.close(3.0)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -18,6 +18,7 @@ from confluent_kafka import KafkaException
 from ingestcore.datasets.registry import Registry
 from ingestcore.kafka.errors import error_of
 from ingestcore.kafka.transactions import Transactions
+from ingestcore.messages.moments import iso_utc
 from ingestcore.observe.health import Health
 from ingestcore.runtime.gauges import StageGauges
 from ingestcore.runtime.recording import headers
@@ -184,7 +185,7 @@ class _Running:
 
     def _take(self, step: Step) -> None:
         check(step)
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = iso_utc(datetime.now(UTC))
         for emit in step.emits:
             named = {**emit.headers, "rows": str(emit.rows), **headers(Step((), ()), (), now)}
             if not emit.rows:

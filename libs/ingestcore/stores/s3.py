@@ -6,7 +6,6 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeVar
@@ -16,6 +15,7 @@ import stamina
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ingestcore.messages.moments import iso_utc
 from ingestcore.stores.objects import Changed, Listed, Refused, Unavailable
 from ingestcore.stores.s3_errors import translate
 
@@ -57,7 +57,7 @@ class S3Store:
         while True:
             page = self._try(lambda: self._client.list_objects_v2(**query), f"listing s3://{bucket}/{prefix}")
             for entry in page.get("Contents", ()):
-                modified = entry["LastModified"].astimezone(UTC).isoformat().replace("+00:00", "Z")
+                modified = iso_utc(entry["LastModified"], "auto")
                 yield Listed(entry["Key"], entry["ETag"].strip('"'), entry["Size"], modified)
             if not page.get("IsTruncated"):
                 return
