@@ -59,9 +59,7 @@ def world(tmp_path: Path, store: S3Store, bucket: str) -> SinkWorld:
 
 
 def open_sink(world: SinkWorld) -> ParquetSink:
-    sink = wiring.open_sink(world.context(ParquetSinkSettings()), clock=world.clock)
-    sink.assigned([0])
-    return sink
+    return world.opened(wiring.open_sink, ParquetSinkSettings())
 
 
 def deliver(sink: ParquetSink, inputs: list[Input]) -> int:

@@ -30,9 +30,7 @@ from services.parquet_sink.stage import ParquetSink
 
 
 def open_sink(world: SinkWorld, **settings: Any) -> ParquetSink:
-    sink = wiring.open_sink(world.context(ParquetSinkSettings(**settings)), clock=world.clock)
-    sink.assigned(sorted(world.topics.inputs))
-    return sink
+    return world.opened(wiring.open_sink, ParquetSinkSettings(**settings))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +25,10 @@ from ingestcore.observe.metrics import Metrics
 from ingestcore.reasons import Reason
 from ingestcore.runtime.service import Context
 from ingestcore.settings import Platform
-from ingestcore.stage import At, Gap, Input
+from ingestcore.stage import At, Gap, Input, Stage
 from ingestcore.stores.objects import Listed, Missing, Refused
+
+S = TypeVar("S", bound=Stage)
 
 NOON_MS: Final = 1_700_000_000_000
 """2023-11-14, UTC."""
@@ -250,6 +252,12 @@ class SinkWorld:
             self.state,
             lambda spec: self.bucket,
         )
+
+    def opened(self, opener: Callable[..., S], settings: Any) -> S:
+        """-> the sink `lake`, with all partitions of the topic assigned."""
+        sink = opener(self.context(settings), clock=self.clock)
+        sink.assigned(sorted(self.topics.inputs))
+        return sink
 
     def files(self) -> dict[str, bytes]:
         """-> Parquet files by key."""
