@@ -103,9 +103,9 @@ class Watch:
         new = {place: Bounds(max(b.start, self._read.get(place, 0)), b.end) for place, b in within.items()}
         for input in sweep(self._platform, new):
             if input.at.topic == "ledger":
-                self._gathered.take(LedgerRecord.decode(input.value))
+                self._gathered.take(LedgerRecord.decode(input.value), input.timestamp_ms)
             else:
-                self._gathered.listed(ObjectRef.decode(input.value))
+                self._gathered.listed(ObjectRef.decode(input.value), input.timestamp_ms)
         self._read = {place: b.end for place, b in within.items()}
         return all(b.start == 0 for (topic, _), b in within.items() if topic == "ledger")
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from ingestcore.cli import choices
 from ingestcore.cli.console import out
 from ingestcore.cli.errors import OperatorError
 from ingestcore.cli.target import DEFAULT_FOLDER, Folder
@@ -20,7 +21,12 @@ DOWN_TIMEOUT_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 
 Services = Annotated[
-    list[str] | None, typer.Argument(metavar="SERVICE...", help="Service, sink or replica: csv-parser, lake, lake-0.")
+    list[str] | None,
+    typer.Argument(
+        metavar="SERVICE...",
+        help="Service, sink or replica: csv-parser, lake, lake-0.",
+        autocompletion=choices.running,
+    ),
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -13,8 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ingestcore.cli import choices
+from ingestcore.cli.choices import names_object
 from ingestcore.cli.console import AsJson, out, print_json
 from ingestcore.cli.errors import EXIT_FAILED
+from ingestcore.cli.moments import moment
 from ingestcore.cli.target import DEFAULT_FOLDER, Folder, platform
 from ingestcore.ledger import ObjectAudit, State, Totals
 
@@ -38,7 +40,14 @@ def ledger(
     unbalanced: Annotated[
         bool, typer.Option("--unbalanced", help="Only objects that do not balance; exit code 1 if there are any.")
     ] = False,
-    source: Annotated[str | None, typer.Option(metavar="NAME", help="Only objects of this source.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only objects of this source.", autocompletion=choices.sources),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Only objects something happened to since: 1h, 7d, 2026-01-31T12:00:00Z."),
+    ] = None,
     folder: Folder = DEFAULT_FOLDER,
     as_json: AsJson = False,
 ) -> None:
@@ -53,12 +62,15 @@ def ledger(
 
       ingest ledger 'zip*.csv' --source s3-main
 
+      ingest ledger --since 1h
+
       ingest ledger --unbalanced --json
     """
     from ingestcore.cli.completeness import look
 
+    since_ms = int(moment(since, "--since").timestamp() * 1000) if since else 0
     found = look(platform(folder))
-    shown = [o for o in found.objects if _wanted(o, pattern, source) and (not unbalanced or _is_wrong(o))]
+    shown = [o for o in found.objects if _wanted(o, pattern, source, since_ms) and (not unbalanced or _is_wrong(o))]
     if as_json:
         print_json(document(shown, settled=not found.open))
     else:
@@ -147,10 +159,7 @@ def _is_wrong(found: ObjectAudit) -> bool:
     return found.state is State.UNBALANCED
 
 
-def _wanted(found: ObjectAudit, pattern: str, source: str | None) -> bool:
+def _wanted(found: ObjectAudit, pattern: str, source: str | None, since_ms: int) -> bool:
     if source is not None and found.origin.source != source:
         return False
-    uri = found.origin.uri
-    if not pattern or pattern in uri or found.origin.id.startswith(pattern):
-        return True
-    return fnmatch.fnmatchcase(uri, pattern) or fnmatch.fnmatchcase(uri.rpartition("/")[2], pattern)
+    return found.updated_ms >= since_ms and names_object(pattern, found.origin.id, found.origin.uri)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 from rich.markup import escape
 
-from ingestcore.cli import apply, fleet, run, status, topics, up, validate
+from ingestcore.cli import apply, fleet, run, status, tap, topics, up, validate
 from ingestcore.cli.console import err
 from ingestcore.cli.errors import explained
 from ingestcore.datasets.problems import ConfigError
@@ -40,6 +40,7 @@ def build() -> typer.Typer:
     app.command(rich_help_panel=configure)(apply.apply)
     app.command(rich_help_panel=look)(status.status)
     app.command(rich_help_panel=look)(topics.topics)
+    app.command(rich_help_panel=look)(tap.tap)
     for name in ELSEWHERE:
         if importlib.util.find_spec(f"ingestcore.cli.{name}") is not None:
             app.command(name, rich_help_panel=look)(getattr(importlib.import_module(f"ingestcore.cli.{name}"), name))

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from ingestcore.cli import choices
 from ingestcore.cli.target import DEFAULT_FOLDER, Folder, environment
 
 
 def run(
-    service: Annotated[str, typer.Argument(help="Service, e.g. csv-parser.")],
+    service: Annotated[str, typer.Argument(help="Service, e.g. csv-parser.", autocompletion=choices.services)],
     replica: Annotated[
         str | None, typer.Option("--replica", help="Replica id: INGEST_REPLICA, else the pod's ordinal, else 0.")
     ] = None,

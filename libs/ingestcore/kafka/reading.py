@@ -17,17 +17,21 @@ _BATCH = 64
 _STALL_SECONDS = 60.0
 
 
-def as_input(message: Message, logical: str) -> Input:
-    """Raises NewerFormat."""
+def as_input(message: Message, logical: str, *, any_format: bool = False) -> Input:
+    """any_format: for looking only. Raises NewerFormat."""
     headers = {str(pair[0]): _text(pair[1]) for pair in message.headers() or ()}
-    version = headers.get("format", str(FORMAT))
-    if version != str(FORMAT) and (not version.isdigit() or int(version) > FORMAT):
+    if not any_format and is_newer(version := headers.get("format", str(FORMAT))):
         raise NewerFormat(
             f"{message.topic()}[{message.partition()}]@{message.offset()} has format {version}, this service reads up "
             f"to {FORMAT}: upgrade it, its offsets stay where they are"
         )
     at = At(logical, message.partition() or 0, message.offset() or 0)
     return Input(at, message.value() or b"", headers, message.key() or b"", message.timestamp()[1])
+
+
+def is_newer(version: str) -> bool:
+    """Whether a message of this format was written by a newer version of the platform."""
+    return version != str(FORMAT) and (not version.isdigit() or int(version) > FORMAT)
 
 
 def _text(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,8 +52,11 @@ def bounds(platform: Platform, *topics: str) -> dict[Place, Bounds]:
     return found
 
 
-def sweep(platform: Platform, within: dict[Place, Bounds]) -> Iterator[Input]:
-    """Committed records within the bounds, in order within a partition. Raises Retriable: no progress for a minute."""
+def sweep(platform: Platform, within: Mapping[Place, Bounds], *, any_format: bool = False) -> Iterator[Input]:
+    """Committed records within the bounds, in order within a partition. any_format: see `as_input`.
+
+    Raises Retriable: no progress for a minute; NewerFormat.
+    """
     names = {(topic_name(platform.topic_prefix, topic), p): topic for topic, p in within}
     left = {(topic_name(platform.topic_prefix, t), p): b.end for (t, p), b in within.items() if b.end > b.start}
     if not left:
@@ -71,7 +74,7 @@ def sweep(platform: Platform, within: dict[Place, Bounds]) -> Iterator[Input]:
                     continue
                 place = (message.topic() or "", message.partition() or 0)
                 if (message.offset() or 0) < left.get(place, 0):
-                    yield as_input(message, names[place])
+                    yield as_input(message, names[place], any_format=any_format)
             # Positions, not records: they pass transaction markers and what was aborted.
             at = {(t.topic, t.partition): t.offset for t in reader.position([TopicPartition(*place) for place in left])}
             left = {place: end for place, end in left.items() if at[place] < end}

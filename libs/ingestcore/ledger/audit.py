@@ -27,11 +27,12 @@ class Audit:
     def __init__(self) -> None:
         self._accounts: dict[tuple[str, str], Account] = {}
         self._listed: dict[str, ObjectRef] = {}
+        self._listed_ms: dict[str, int] = {}
         self._sinks: set[str] = set()
         self._arrivals = 0
 
-    def take(self, record: LedgerRecord) -> None:
-        """Take one ledger record."""
+    def take(self, record: LedgerRecord, timestamp_ms: int = 0) -> None:
+        """Take one ledger record. timestamp_ms: the broker's, as far as it is wanted again in the verdict."""
         origin = record.origin
         for entry in record.entries:
             if entry.topic not in _HOP_TOPICS:
@@ -41,13 +42,15 @@ class Audit:
             if account is None:
                 account = self._accounts[key] = Account(origin)
             self._arrivals += 1
+            account.updated_ms = max(account.updated_ms, timestamp_ms)
             account.take(record.instance, entry, self._arrivals)
             if entry.topic == "normalized":
                 self._sinks.add(record.instance)
 
-    def listed(self, ref: ObjectRef) -> None:
-        """Take one listed object; the same one again changes nothing."""
-        self._listed.setdefault(ref.id, ref)
+    def listed(self, ref: ObjectRef, timestamp_ms: int = 0) -> None:
+        """Take one listed object; the same one again changes nothing. timestamp_ms: the broker's."""
+        if ref.id not in self._listed:
+            self._listed[ref.id], self._listed_ms[ref.id] = ref, timestamp_ms
 
     def objects(
         self, *, sinks: Collection[str] | None = None, idle: bool = False, whole_ledger: bool = True
@@ -76,7 +79,7 @@ class Audit:
             # Refused before a dataset version was chosen, then read under one: the latter says it all.
             if "@" in account.origin.dataset or account.origin.id not in versioned
         ]
-        found += [_pending(ref, idle) for ref in self._listed.values() if ref.id not in known]
+        found += [_pending(ref, self._listed_ms[id], idle) for id, ref in self._listed.items() if id not in known]
         yield from sorted(found, key=lambda a: (a.origin.uri, a.origin.tenant, a.origin.dataset, a.origin.id))
 
     def _newest_readings(self) -> dict[str, Account]:
@@ -106,9 +109,9 @@ def audit(
     return list(gathered.objects(sinks=sinks, idle=idle, whole_ledger=whole_ledger))
 
 
-def _pending(ref: ObjectRef, idle: bool) -> ObjectAudit:
+def _pending(ref: ObjectRef, updated_ms: int, idle: bool) -> ObjectAudit:
     origin = Origin(ref.id, ref.tenant, ref.source, ref.dataset, ref.uri)
     if idle:
         note = "listed and never opened, though nothing is waiting to be read"
-        return ObjectAudit(origin, State.UNBALANCED, Hop.DOWNLOAD, note, size=ref.size)
-    return ObjectAudit(origin, State.PENDING, Hop.DOWNLOAD, "not opened yet", size=ref.size)
+        return ObjectAudit(origin, State.UNBALANCED, Hop.DOWNLOAD, note, size=ref.size, updated_ms=updated_ms)
+    return ObjectAudit(origin, State.PENDING, Hop.DOWNLOAD, "not opened yet", size=ref.size, updated_ms=updated_ms)

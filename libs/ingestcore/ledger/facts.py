@@ -98,11 +98,13 @@ class Account:
     """All facts about one object under one dataset version.
 
     headless  its first fact was not the start of a download: earlier ones are missing
+    updated_ms  broker's time of its newest fact
     """
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.headless: bool | None = None
+        self.updated_ms = 0
         self.reads = Inputs()
         self.blocks = Inputs()
         self.typed = Inputs()

@@ -69,6 +69,7 @@ class ObjectAudit:
     replayed    rows a stage was given again, after a reset or a repeated listing
     nbytes      bytes the pass accounts for; of a compressed object as the downloader counts them
     size        bytes as listed; None: the listing was not given
+    updated_ms  broker's time of its newest fact, or of its listing; milliseconds since 1970
     hop, note   where it does not balance or what is awaited, and one sentence about it
     """
 
@@ -85,6 +86,7 @@ class ObjectAudit:
     replayed: int = 0
     nbytes: int = 0
     size: int | None = None
+    updated_ms: int = 0
     sinks: Mapping[str, SinkTally] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -192,6 +194,7 @@ def judge(
         replayed=_replayed(account, reading),
         nbytes=reading.nbytes if reading else 0,
         size=size,
+        updated_ms=account.updated_ms,
         sinks=tallies,
     )
 
