@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 DAY_MS: Final = 86_400_000
+MOST_REPLICAS: Final = 3
+"""Copies of every record, as far as there are brokers."""
 FORMAT: Final = 1
 """Format version written into every message; a reader stops with a clear message at a newer one."""
 
@@ -31,7 +33,7 @@ class TopicSpec:
     compacted: bool = False
     max_bytes: int = 1 << 20
 
-    def broker_config(self) -> dict[str, str]:
+    def broker_config(self, replication: int = 1) -> dict[str, str]:
         """-> topic configuration for its creation. LogAppendTime: a producer's old timestamp must not make the
         broker delete a record that nobody has read."""
         return {
@@ -39,7 +41,18 @@ class TopicSpec:
             "retention.ms": "-1" if self.retention_ms is None else str(self.retention_ms),
             "message.timestamp.type": "LogAppendTime",
             "max.message.bytes": str(max(self.max_bytes + (64 << 10), 1 << 20)),
+            "min.insync.replicas": str(min_insync(replication)),
         }
+
+
+def replication(brokers: int) -> int:
+    """-> copies of every record on so many brokers."""
+    return max(1, min(MOST_REPLICAS, brokers))
+
+
+def min_insync(replication: int) -> int:
+    """-> copies that must have a record before it is acknowledged: all but one, so that one broker may be away."""
+    return max(1, replication - 1)
 
 
 MAX_MESSAGE_BYTES: Final = 33 << 20

@@ -20,8 +20,9 @@ from ingestcore.cli.up import parse_replicas
 from ingestcore.datasets.publish import Change
 from ingestcore.datasets.registry import Registry
 from ingestcore.fleet.record import Phase, Row
-from ingestcore.kafka import admin, config_topic
+from ingestcore.kafka import admin, config_topic, sizes
 from ingestcore.kafka.admin import TopicState
+from ingestcore.kafka.sizes import Size
 from ingestcore.stage import Retriable
 from ingestcore.topics import TOPICS
 
@@ -70,7 +71,9 @@ GOOD = 'sources: {s: {s3: {bucket: abc}}}\nsinks: {lake: {parquet: {uri: "s3://o
 BAD = "sources:\n  s: {s3: {bucket: abc}, tenent: x}\nsinks: {lake: {parquet: {uri: out}}}\n"
 
 
-@pytest.mark.parametrize("command", ["up", "stop", "start", "down", "run", "validate", "apply", "status", "topics"])
+@pytest.mark.parametrize(
+    "command", ["up", "stop", "start", "down", "run", "validate", "apply", "status", "topics", "tap", "ledger"]
+)
 def test_every_command_explains_itself_with_an_example(ingest: Ingest, command: str) -> None:
     ran = ingest(command, "--help")
     assert ran.code == 0
@@ -244,19 +247,26 @@ def state(name: str, **changes: object) -> TopicState:
             state("objects", config={"message.timestamp.type": "CreateTime", "max.message.bytes": "9999999"}),
             "LogAppend",
         ),
+        (state("objects", replication=1, wanted_replication=3), "1 copies, 3 wanted"),
+        (state("objects", replication=3, wanted_replication=3), "min.insync.replicas 1, 2 wanted"),
+        (state("objects", replication=3, wanted_replication=3, config=TOPICS["objects"].broker_config(3)), ""),
+        (state("objects", config=TOPICS["objects"].broker_config(3)), "nothing can be written"),
     ],
 )
 def test_topics_says_where_the_broker_differs(
     ingest: Ingest, monkeypatch: pytest.MonkeyPatch, found: TopicState, problem: str
 ) -> None:
     monkeypatch.setattr(admin, "describe", lambda platform: {found.spec.name: found})
+    monkeypatch.setattr(sizes, "sizes", lambda platform, names: dict.fromkeys(names, Size(1 << 30, 1)))
     ran = ingest("topics", "--json")
     (told,) = json.loads(ran.out)["topics"]
+    assert told["disk_bytes"] == (found.replication << 30 if found.exists else None)
     assert ran.code == (1 if problem else 0)
     assert problem in "; ".join(told["problems"])
     assert bool(told["problems"]) is bool(problem)
     table = ingest("topics")
     assert f"ingest.{found.spec.name}" in table.out
+    assert ("1 GiB" in table.out) is (found.exists and found.replication == 1)
     assert problem in table.out
 
 

@@ -27,7 +27,7 @@ from ingestcore.kafka import options
 from ingestcore.kafka.errors import KafkaRefused, is_refused
 from ingestcore.settings import Platform
 from ingestcore.stage import OperatorNeeded, Retriable
-from ingestcore.topics import TOPICS, TopicSpec, topic_name
+from ingestcore.topics import TOPICS, TopicSpec, replication, topic_name
 
 _TIMEOUT_SECONDS = 20.0
 
@@ -38,7 +38,11 @@ class TopicMismatch(OperatorNeeded):
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """A topic as the broker has it; `spec` as the registry wants it. `end_offsets` by partition, read-uncommitted."""
+    """A topic as the broker has it; `spec` as the registry wants it.
+
+    end_offsets  by partition, read-uncommitted
+    wanted_replication  copies the registry (or the setting) wants on as many brokers as there are
+    """
 
     spec: TopicSpec
     name: str
@@ -48,6 +52,7 @@ class TopicState:
     replication: int
     end_offsets: tuple[int, ...]
     config: Mapping[str, str]
+    wanted_replication: int = 1
 
 
 def open_admin(platform: Platform) -> AdminClient:
@@ -63,18 +68,21 @@ def wanted_partitions(platform: Platform, spec: TopicSpec) -> int:
     return spec.partitions or platform.partitions
 
 
+def wanted_replication(platform: Platform, brokers: int) -> int:
+    return platform.replication_factor or replication(brokers)
+
+
 def create_topics(platform: Platform) -> list[str]:
     """Create what is missing. -> names created. Raises Retriable (broker away), KafkaRefused."""
     admin = open_admin(platform)
     existing = _metadata(admin)
-    brokers = max(1, len(existing.brokers))
-    replication = platform.replication_factor or min(3, brokers)
+    copies = wanted_replication(platform, len(existing.brokers))
     new = [
         NewTopic(
             topic_name(platform.topic_prefix, spec.name),
             num_partitions=wanted_partitions(platform, spec),
-            replication_factor=replication,
-            config=spec.broker_config() | ({"min.insync.replicas": "2"} if replication > 2 else {}),
+            replication_factor=copies,
+            config=spec.broker_config(copies),
         )
         for spec in TOPICS.values()
         if topic_name(platform.topic_prefix, spec.name) not in existing.topics
@@ -122,9 +130,10 @@ def _describe(platform: Platform) -> dict[str, TopicState]:
     described = admin.describe_topics(TopicCollection(present)) if present else {}
     configs = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in present]) if present else {}
     settings = {resource.name: future.result(_TIMEOUT_SECONDS) for resource, future in configs.items()}
+    copies = wanted_replication(platform, len(metadata.brokers))
     for logical, name in names.items():
         if name not in metadata.topics:
-            found[logical] = TopicState(TOPICS[logical], name, False, "", 0, 0, (), {})
+            found[logical] = TopicState(TOPICS[logical], name, False, "", 0, 0, (), {}, copies)
             continue
         topic = described[name].result(_TIMEOUT_SECONDS)
         count = len(topic.partitions)
@@ -137,6 +146,7 @@ def _describe(platform: Platform) -> dict[str, TopicState]:
             len(topic.partitions[0].replicas) if count else 0,
             end_offsets(admin, name, count),
             {key: entry.value for key, entry in settings[name].items()},
+            copies,
         )
     return found
 

@@ -52,7 +52,13 @@ def bounds(platform: Platform, *topics: str) -> dict[Place, Bounds]:
     return found
 
 
-def sweep(platform: Platform, within: Mapping[Place, Bounds], *, any_format: bool = False) -> Iterator[Input]:
+def sweep(
+    platform: Platform,
+    within: Mapping[Place, Bounds],
+    *,
+    any_format: bool = False,
+    client_options: Mapping[str, Any] | None = None,
+) -> Iterator[Input]:
     """Committed records within the bounds, in order within a partition. any_format: see `as_input`.
 
     Raises Retriable: no progress for a minute; NewerFormat.
@@ -61,7 +67,7 @@ def sweep(platform: Platform, within: Mapping[Place, Bounds], *, any_format: boo
     left = {(topic_name(platform.topic_prefix, t), p): b.end for (t, p), b in within.items() if b.end > b.start}
     if not left:
         return
-    reader = Consumer(options.consumer(platform, platform.group("reading")))
+    reader = Consumer(options.consumer(platform, platform.group("reading"), **(client_options or {})))
     try:
         starts = {(topic_name(platform.topic_prefix, t), p): b.start for (t, p), b in within.items()}
         reader.assign([TopicPartition(name, p, starts[name, p]) for name, p in left])
