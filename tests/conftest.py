@@ -7,10 +7,17 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ingestcore.settings import Platform
+
+if TYPE_CHECKING:
+    from ingestcore.testing.fleet import LocalFleet
+
+QUICK = {"INGEST_SESSION_TIMEOUT_MS": "3000", "INGEST_TRANSACTION_TIMEOUT_MS": "5000", "INGEST_PARTITIONS": "4"}
+"""A killed or frozen replica is missed within seconds."""
 
 _number = itertools.count()
 
@@ -44,3 +51,42 @@ def platform(endpoints: dict[str, str], tmp_path: Path) -> Callable[..., Platfor
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def make_fleet(
+    endpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., LocalFleet]]:
+    """-> makes fleets, not started yet, with topics and buckets of their own; stopped after the module."""
+    import devstack
+    from devstack import seaweedfs
+    from devstack.commands import write_commands
+    from ingestcore.testing.fleet import LocalFleet
+
+    reached = devstack.Endpoints(
+        kafka=endpoints["KAFKA_BOOTSTRAP_SERVERS"],
+        s3=endpoints.get("S3_ENDPOINT_URL", ""),
+        s3_access_key=endpoints.get("AWS_ACCESS_KEY_ID", ""),
+        s3_secret_key=endpoints.get("AWS_SECRET_ACCESS_KEY", ""),
+        s3_region=endpoints.get("AWS_REGION", ""),
+        redis=endpoints.get("REDIS_URL", ""),
+    )
+    made: list[LocalFleet] = []
+
+    def make(**settings: str) -> LocalFleet:
+        folder = tmp_path_factory.mktemp("fleet")
+        write_commands(folder, reached)
+        name = f"fleet-{os.getpid()}-{time.time_ns() % 10**6}-{next(_number)}"
+        fleet = LocalFleet(
+            folder / "ingest",
+            name,
+            {**endpoints, **QUICK, **settings},
+            folder / "bin",
+            lambda bucket: seaweedfs.create_bucket(reached.as_dict(), bucket),
+        )
+        made.append(fleet)
+        return fleet
+
+    yield make
+    for fleet in made:
+        fleet.down()

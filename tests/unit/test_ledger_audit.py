@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import orjson
 import pytest
 from rich.console import Console
 
 from ingestcore.cli.ledger import document, show
-from ingestcore.ledger import Hop, ObjectAudit, State, Totals, audit
+from ingestcore.ledger import Audit, Hop, ObjectAudit, State, Totals, audit
 from ingestcore.messages.ledger import Entry, LedgerRecord
 from ingestcore.messages.objects import ObjectRef
 from ingestcore.stage import Fate, Origin
@@ -282,10 +283,22 @@ def test_totals_and_json_say_what_the_table_says() -> None:
     totals = Totals.of([found, found])
     assert (totals.objects, totals.read, totals.published, totals.delivered) == (2, 200, 160, {"lake": 160})
     assert totals.states == {State.BALANCED: 2}
-    told = document([found], settled=True)
+    told = orjson.loads(orjson.dumps(document([found], settled=True)))
     assert told["objects"][0]["uri"] == REF.uri
     assert told["objects"][0]["sinks"]["lake"]["delivered"] == 80
     assert told["totals"]["duplicates"] == 15
+    assert told["totals"]["states"] == {"balanced": 1}
+
+
+def test_the_brokers_time_of_the_newest_fact_is_when_something_happened_last() -> None:
+    gathered = Audit()
+    for moment, record in zip((5, 9, 7), straight().records, strict=False):
+        gathered.take(record, moment)
+    listed_only = replace(REF, key="raw/other.csv")
+    gathered.listed(listed_only, 3)
+    gathered.listed(listed_only, 8)
+    updated = {found.origin.uri: found.updated_ms for found in gathered.objects()}
+    assert updated == {REF.uri: 9, listed_only.uri: 3}
 
 
 def test_the_table_names_hop_and_reason_of_an_unbalanced_object() -> None:

@@ -33,6 +33,8 @@ def explained(error: BaseException) -> OperatorError | None:
         return OperatorError(str(error), EXIT_CONFIGURATION)
     if isinstance(error, FleetError | Retriable | devstack.StackError):
         return OperatorError(str(error))
+    if isinstance(error, TimeoutError):
+        return OperatorError("no answer in time: a server is away or overloaded; `ingest status` shows which")
     if isinstance(error, ValidationError):
         wrong = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         return OperatorError(f"settings: {'; '.join(wrong)}", EXIT_CONFIGURATION)

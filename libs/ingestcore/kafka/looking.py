@@ -33,10 +33,9 @@ def first_after(platform: Platform, places: Mapping[Place, Bounds], timestamp_ms
     """
     full = {(topic_name(platform.topic_prefix, topic), number): (topic, number) for topic, number in places}
     spec = OffsetSpec.for_timestamp(timestamp_ms)
+    admin = open_admin(platform)  # its answers end with it
     try:
-        futures = open_admin(platform).list_offsets(
-            {TopicPartition(*place): spec for place in full}, request_timeout=_TIMEOUT_SECONDS
-        )
+        futures = admin.list_offsets({TopicPartition(*place): spec for place in full}, request_timeout=_TIMEOUT_SECONDS)
         found = {full[at.topic, at.partition]: f.result(_TIMEOUT_SECONDS).offset for at, f in futures.items()}
     except KafkaException as error:
         raise Retriable(f"Kafka does not say which offsets a time has: {error.args[0].str()}") from error

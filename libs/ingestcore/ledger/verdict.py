@@ -126,7 +126,7 @@ class Totals:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"states": {state.value: count for state, count in self.states.items()}}
 
 
 class Finding(NamedTuple):
