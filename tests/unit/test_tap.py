@@ -178,7 +178,16 @@ class TestOtherTopics:
     def test_a_dead_letter_says_its_facts(self) -> None:
         facts = {"row": "12", "column": "n", "value": "x"}
         letter = DeadLetter(
-            b"x,\xff\n", Reason.VALIDATION_FAIL, "row 12: no", "csv-parser", "t", 0, 1, A.id, object=A, facts=facts
+            raw=b"x,\xff\n",
+            reason=Reason.VALIDATION_FAIL,
+            message="row 12: no",
+            stage="csv-parser",
+            topic="t",
+            partition=0,
+            offset=1,
+            origin=A.id,
+            object=A,
+            facts=facts,
         )
         sent = message("dlq", letter.raw, letter.headers(), bytes.fromhex(letter.id))
         (line,) = shown(

@@ -18,6 +18,7 @@ from ingestcore.cli.tap_filters import Filters
 from ingestcore.datasets.spec import Dialect
 from ingestcore.messages.blocks import Block
 from ingestcore.messages.dead_letters import DeadLetter
+from ingestcore.messages.moments import iso_utc
 from ingestcore.messages.objects import ObjectFacts
 from ingestcore.messages.rows import OBJECT, read
 from ingestcore.stage import Input
@@ -63,7 +64,7 @@ def record(input: Input) -> Shown:
         "topic": input.at.topic,
         "partition": input.at.partition,
         "offset": input.at.offset,
-        "timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "timestamp": iso_utc(moment),
         "key": (input.key.hex() if input.at.topic in _HASHES else text_of(input.key)) if input.key else None,
         "headers": {name: _header(text) for name, text in input.headers.items()},
     }
