@@ -1,9 +1,9 @@
-"""One entry of the claim log, alone or packed with others. Pure."""
+"""One entry of the claim log. Pure."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -18,9 +18,6 @@ LAYOUT_FORMAT: Final = 1
 
 LETTERS: Final = "dlq"
 """Source of dead letters, as a sink's `from:` says it."""
-
-PACK_ENTRIES: Final = 256
-"""Entries of one pack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,46 +44,24 @@ class Claim:
     offsets: Offsets
     layout: Layout
 
-    def stored(self) -> dict[str, Any]:
-        return {
-            "first": self.offsets.first,
-            "last": self.offsets.last,
-            "offsets": self.offsets.runs,
-            "layout": asdict(self.layout),
-        }
-
     def encode(self) -> bytes:
-        return orjson.dumps(self.stored())
+        first, last = self.offsets.first, self.offsets.last
+        return orjson.dumps({"first": first, "last": last, "offsets": self.offsets.runs, "layout": asdict(self.layout)})
 
     @classmethod
     def decode(cls, sequence: int, data: bytes, where: str) -> Claim:
         """Raises NewerFormat; Refused: not a claim (somebody else wrote here)."""
         try:
-            return cls._of(sequence, orjson.loads(data), where)
-        except (KeyError, TypeError, ValueError) as error:
-            raise _unreadable(where, error) from error
-
-    @classmethod
-    def _of(cls, sequence: int, stored: dict[str, Any], where: str) -> Claim:
-        version = int(stored["layout"]["format"])
-        if version > LAYOUT_FORMAT:
-            raise NewerFormat(f"{where} has format {version}, this service reads up to {LAYOUT_FORMAT}: upgrade it")
-        return cls(sequence, Offsets.stored(stored["offsets"]), Layout(**stored["layout"]))
-
-    @classmethod
-    def decode_pack(cls, block: int, data: bytes, where: str) -> list[Claim]:
-        """-> the entries of a pack, in order. Raises as `decode`."""
-        try:
             stored = orjson.loads(data)
-            if len(stored) != PACK_ENTRIES:
-                raise ValueError(f"{len(stored)} entries")
-            return [cls._of(block * PACK_ENTRIES + n, entry, where) for n, entry in enumerate(stored)]
+            version = int(stored["layout"]["format"])
+            if version > LAYOUT_FORMAT:
+                raise NewerFormat(f"{where} has format {version}, this service reads up to {LAYOUT_FORMAT}: upgrade it")
+            return cls(sequence, Offsets.stored(stored["offsets"]), Layout(**stored["layout"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise _unreadable(where, error) from error
-
-
-def encode_pack(claims: Sequence[Claim]) -> bytes:
-    return orjson.dumps([claim.stored() for claim in claims])
+            raise Refused(
+                f"{where} is not a claim ({error!r}): restore it from the bucket's versions or a backup; rows are "
+                "written twice if it is merely deleted"
+            ) from error
 
 
 def encode_ids(ids: Iterable[bytes]) -> str:
@@ -97,10 +72,3 @@ def encode_ids(ids: Iterable[bytes]) -> str:
 def decode_ids(facts: Mapping[str, Any]) -> bytes:
     """-> ids one after the other, 16 bytes each."""
     return base64.b64decode(facts.get("ids", ""))
-
-
-def _unreadable(where: str, error: Exception) -> Refused:
-    return Refused(
-        f"{where} is not a claim ({error!r}): restore it from the bucket's versions or a backup; rows are written "
-        "twice if it is merely deleted"
-    )

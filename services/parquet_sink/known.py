@@ -14,12 +14,11 @@ from typing import Final
 import numpy as np
 import structlog
 
-from services.parquet_sink.claim import Claim
+from services.parquet_sink.checkpoint import ID_BYTES
 from services.parquet_sink.claims import ClaimLog
 
 log = structlog.get_logger(__name__)
 
-ID_BYTES: Final = 16
 _RECENT: Final = 50_000
 """Ids kept in a set (90 bytes each) before they join the sorted array (16 bytes each)."""
 
@@ -42,7 +41,7 @@ class KnownLetters:
                 log.warning(
                     "letters of a topic that is gone were claimed and never written", claim=claims.name(lost[0])
                 )
-            self._take(claims, [claim for claim in claims.claims if claim not in lost])
+            self._take(claims, 0)
 
     def __contains__(self, id: bytes) -> bool:
         self._catch_up()
@@ -52,12 +51,12 @@ class KnownLetters:
         return at < len(self._sorted) and bool(self._sorted[at] == np.array(id, self._sorted.dtype))
 
     def _catch_up(self) -> None:
-        if self._read < len(self._current.claims):
-            self._take(self._current, self._current.claims[self._read :])
-            self._read = len(self._current.claims)
+        if self._read < self._current.entries:
+            self._take(self._current, self._read)
+            self._read = self._current.entries
 
-    def _take(self, claims: ClaimLog, which: Sequence[Claim]) -> None:
-        for ids in claims.ids_of(which):
+    def _take(self, claims: ClaimLog, since: int) -> None:
+        for ids in claims.ids_since(since):
             self._recent.update(ids[i : i + ID_BYTES] for i in range(0, len(ids), ID_BYTES))
             if len(self._recent) > _RECENT:
                 self._merge()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +61,10 @@ class Lake:
         """Raises Refused: the bucket is missing or may not be read."""
         self._store.check(self.bucket)
 
-    def claims(self, topic_id: str, partition: int) -> ClaimLog:
-        """-> the log of one partition, not read yet."""
-        return ClaimLog(self._store, self.bucket, f"{self._prefix}_ingest/claims/{topic_id}/{partition}/")
+    def claims(self, topic_id: str, partition: int, log_start: Callable[[], int] = lambda: 0) -> ClaimLog:
+        """-> the log of one partition, not read yet. log_start: first offset the partition holds; 0 of a topic that is
+        gone."""
+        return ClaimLog(self._store, self.bucket, f"{self._prefix}_ingest/", f"{topic_id}/{partition}", log_start)
 
     def note_letters_of(self, topic_id: str) -> list[str]:
         """Remember that dead letters of this topic id are kept here. -> all topic ids remembered."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_EDGE: Final = np.dtype("<i8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +89,65 @@ class OffsetOwners:
         """-> owner of an offset; None: it is free."""
         at = bisect_right(self._firsts, offset) - 1
         return self._owners[at] if at >= 0 and self._lasts[at] >= offset else None
+
+
+@dataclass(frozen=True, slots=True)
+class ManyOffsets:
+    """A set of offsets too many for Python objects: two ascending columns, first and last of each run (16 bytes)."""
+
+    firsts: NDArray[np.int64]
+    lasts: NDArray[np.int64]
+
+    @classmethod
+    def none(cls) -> ManyOffsets:
+        return cls(np.empty(0, _EDGE), np.empty(0, _EDGE))
+
+    def __len__(self) -> int:
+        """-> offsets, not runs."""
+        return int((self.lasts - self.firsts + 1).sum())
+
+    def __contains__(self, offset: int) -> bool:
+        at = int(np.searchsorted(self.firsts, offset, "right")) - 1
+        return at >= 0 and offset <= int(self.lasts[at])
+
+    def overlap(self, offsets: Offsets) -> bool:
+        for first, last in offsets.runs:
+            at = int(np.searchsorted(self.firsts, last, "right")) - 1
+            if at >= 0 and first <= int(self.lasts[at]):
+                return True
+        return False
+
+    def plus(self, parts: Iterable[Offsets]) -> ManyOffsets:
+        """-> with more offsets, none of which is in the set."""
+        runs = [run for part in parts for run in part.runs]
+        if not runs:
+            return self
+        more = np.array(runs, _EDGE)
+        firsts = np.concatenate((self.firsts, more[:, 0]))
+        lasts = np.concatenate((self.lasts, more[:, 1]))
+        order = np.argsort(firsts, kind="stable")
+        firsts, lasts = firsts[order], lasts[order]
+        apart = firsts[1:] > lasts[:-1] + 1
+        return ManyOffsets(firsts[np.append(True, apart)], lasts[np.append(apart, True)])
+
+    def since(self, offset: int) -> ManyOffsets:
+        """-> without the runs that end before this offset."""
+        kept = slice(int(np.searchsorted(self.lasts, offset)), None)
+        return ManyOffsets(self.firsts[kept], self.lasts[kept])
+
+    def encode(self) -> bytes:
+        """-> compressed distances between the edges: records and transaction markers alternate, so they repeat."""
+        edges = np.column_stack((self.firsts, self.lasts)).ravel()
+        return zlib.compress(np.diff(edges, prepend=0).astype(_EDGE).tobytes(), 6)
+
+    @classmethod
+    def decode(cls, data: bytes) -> ManyOffsets:
+        """Raises ValueError: this is not what `encode` made."""
+        try:
+            distances = np.frombuffer(zlib.decompress(data), _EDGE)
+        except zlib.error as error:
+            raise ValueError(str(error)) from error
+        if len(distances) % 2 or (distances < 0).any() or (distances[2::2] < 1).any():
+            raise ValueError("not ascending runs of offsets")
+        edges = np.cumsum(distances).reshape(-1, 2)
+        return cls(np.ascontiguousarray(edges[:, 0]), np.ascontiguousarray(edges[:, 1]))

@@ -110,20 +110,27 @@ class OwnedPartition:
 
         Finishes the claim that covers it where its owner did not.
         """
-        offset = input.at.offset
-        claim = self.claims.covering(offset)
-        if claim is not None:
-            if not self.claims.is_done(claim):
-                self.write_from_topic(claim)
-            return _as(self._fate_in(claim, offset), parcel.lines)
-        return self._known_already(parcel.letter, parcel.lines)
+        fate = self._fate_at(input.at.offset)
+        return _as(fate, parcel.lines) if fate else self._known_already(parcel.letter, parcel.lines)
 
-    def _fate_in(self, claim: Claim, offset: int) -> Fate:
-        """Rows are delivered by the claim that covers them; a letter is once, its repeats in the range are not."""
+    def _fate_at(self, offset: int) -> Fate | None:
+        """-> what became of an offset that is claimed, once its files are complete; None: it is free. Rows are
+        delivered by the claim that covers them; a letter is once, its repeats in the range are not."""
+        before = self.claims.known_at(offset)
+        if offset in before.covered:
+            return Fate.DUPLICATE if offset in before.repeats else Fate.DELIVERED
+        claim = self.claims.covering(offset)
+        if claim is None:
+            return None
+        if not self.claims.is_done(claim):
+            self.write_from_topic(claim)
         if self._known is None:
             return Fate.DELIVERED
+        return self._fate_of_letter(claim, offset)
+
+    def _fate_of_letter(self, claim: Claim, offset: int) -> Fate:
         if claim.sequence not in self._repeats:
-            self._repeats = {claim.sequence: Offsets.stored(self.claims.facts(claim).get("repeats", ()))}
+            self._repeats = {claim.sequence: self.claims.repeats(claim)}
         return Fate.DUPLICATE if offset in self._repeats[claim.sequence] else Fate.DELIVERED
 
     def _known_already(self, letter: bytes | None, lines: tuple[Line, ...]) -> tuple[Line, ...] | None:
@@ -201,11 +208,8 @@ class OwnedPartition:
         for offset, held in run.inputs.items():
             if not held.written:
                 continue
-            claim = self.claims.covering(offset)
-            if claim is not None and not self.claims.is_done(claim):
-                self.write_from_topic(claim)
-            lines = _as(self._fate_in(claim, offset), held.lines) if claim else None
-            lines = lines or self._known_already(held.letter, held.lines)
+            fate = self._fate_at(offset)
+            lines = _as(fate, held.lines) if fate else self._known_already(held.letter, held.lines)
             if lines is not None:
                 run.inputs[offset] = replace(held, lines=lines, written=False)
 

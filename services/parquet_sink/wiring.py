@@ -39,7 +39,7 @@ def open_sink(context: Context, clock: Callable[[], float] = time.monotonic) -> 
 
     def open_partition(lake: Lake, number: int) -> OwnedPartition:
         topic_id = context.topics.topic_id(topic)
-        claims = lake.claims(topic_id, number)
+        claims = lake.claims(topic_id, number, lambda: context.topics.start(topic, number))
         claims.load()
         known = None
         if letters:

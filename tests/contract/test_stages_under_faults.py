@@ -105,6 +105,9 @@ class CommittedTopics:
             if (first is None or input.at.offset >= first) and (last is None or input.at.offset <= last):
                 yield input
 
+    def start(self, topic: str, partition: int) -> int:
+        return 0
+
     def end(self, topic: str, partition: int) -> int:
         return len(self._log(topic, partition))
 

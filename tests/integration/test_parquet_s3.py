@@ -73,7 +73,7 @@ def test_one_of_many_writers_wins_each_entry(store: S3Store, bucket: str) -> Non
     layout = Layout(f"s3://{bucket}/", 100, "lake", "normalized")
 
     def claim_all(writer: int) -> int:
-        log, won = ClaimLog(store, bucket, "claims/id/0/"), 0
+        log, won = ClaimLog(store, bucket, "", "id/0"), 0
         log.load()
         for start in range(0, CLAIMS * 10, 10):
             while free := [o for o in range(start, start + 10 + writer) if log.covering(o) is None]:
@@ -82,7 +82,7 @@ def test_one_of_many_writers_wins_each_entry(store: S3Store, bucket: str) -> Non
 
     with ThreadPoolExecutor(WRITERS) as writers:
         won = sum(writers.map(claim_all, range(WRITERS)))
-    log = ClaimLog(store, bucket, "claims/id/0/")
+    log = ClaimLog(store, bucket, "", "id/0")
     log.load()
     assert len(log.claims) == won
     assert sorted(o for claim in log.claims for o in claim.offsets) == list(range(log.claims[-1].offsets.last + 1))

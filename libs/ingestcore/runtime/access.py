@@ -32,6 +32,9 @@ class Topics:
     def replay(self, topic: str, partition: int, first: int | None = None, last: int | None = None) -> Iterator[Input]:
         return self._reading.replay(topic, partition, first, last)
 
+    def start(self, topic: str, partition: int) -> int:
+        return self._reading.bounds(topic, partition)[0]
+
     def end(self, topic: str, partition: int) -> int:
         return self._reading.bounds(topic, partition)[1]
 

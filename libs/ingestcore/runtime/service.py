@@ -31,8 +31,11 @@ class TopicAccess(Protocol):
         """Committed records first..last (inclusive) of a partition; without `last`: all that are committed once every
         transaction open now has ended. Raises Gap: `first` is gone by retention; Retriable: no progress."""
 
+    def start(self, topic: str, partition: int) -> int:
+        """-> first offset the log holds now. Raises Retriable."""
+
     def end(self, topic: str, partition: int) -> int:
-        """-> read-uncommitted end offset now."""
+        """-> read-uncommitted end offset now. Raises Retriable."""
 
     def produced(self, topic: str, partition: int) -> int | None:
         """-> offset of the last message this process produced there in a committed transaction; None: none yet,

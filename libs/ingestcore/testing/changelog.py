@@ -87,6 +87,9 @@ class TransactionalLog:
     def partitions(self, topic: str) -> int:
         return len(self._logs)
 
+    def start(self, topic: str, partition: int) -> int:
+        return self._starts[partition]
+
     def end(self, topic: str, partition: int) -> int:
         return len(self._logs[partition])
 

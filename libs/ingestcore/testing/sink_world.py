@@ -155,6 +155,9 @@ class PlayedTopics:
             if (first is None or first <= input.at.offset) and (last is None or input.at.offset <= last):
                 yield input
 
+    def start(self, topic: str, partition: int) -> int:
+        return self.log_start.get(partition, 0)
+
     def end(self, topic: str, partition: int) -> int:
         return max((i.at.offset + 1 for i in self.inputs[partition]), default=0)
 
