@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test test-long check lock clean
+.PHONY: help setup demo test test-long check lock docs clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -20,6 +20,9 @@ $(READY): requirements.lock pyproject.toml
 
 lock:  ## Resolve pyproject.toml into requirements.lock (hashes, no hosts)
 	uv pip compile --universal --generate-hashes --all-extras --no-emit-index-url --no-header --quiet -o requirements.lock pyproject.toml
+
+docs:  ## Draw the tables of docs/ from the code
+	@$(BIN)/python -m ingestcore.pages
 
 clean:  ## Remove what the targets made (the virtual environment stays)
 	rm -rf .ingest .devstack .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench-report

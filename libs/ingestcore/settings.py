@@ -32,53 +32,97 @@ def _options(value: Any) -> Any:
 Options = Annotated[dict[str, str], NoDecode, BeforeValidator(_options)]
 
 
-class Platform(BaseSettings):
-    """What every service needs to know.
+class Settings(BaseSettings):
+    """Manners of all settings classes: frozen, read once from the environment. The text below a field is its
+    description, from which `docs/configuration.md` is drawn."""
 
-    kafka_options, consumer_options, producer_options  any librdkafka option; they override everything set here
-    commit_bytes, commit_seconds  a transaction is committed at whichever comes first
-    session_timeout_ms            a replica that is silent this long loses its partitions
-    transaction_timeout_ms        a stuck transaction holds up readers for about twice this
-    drain_seconds                 deadline of a clean stop
-    state_dir                     local state (dedupe runs, temp files); may be lost, never shared by two processes
-    work_uri                      where listers keep snapshots; absent: `_ingest/` of the first Parquet sink
-    temp_max_age_seconds          temp and spool files older than this are removed at start
-    """
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
-    model_config = SettingsConfigDict(env_prefix="INGEST_", frozen=True, extra="ignore", populate_by_name=True)
+
+class Platform(Settings):
+    """What every service needs to know."""
+
+    model_config = SettingsConfigDict(env_prefix="INGEST_", populate_by_name=True)
 
     kafka_bootstrap: str = Field(
         default="127.0.0.1:9092",
         validation_alias=AliasChoices("INGEST_KAFKA_BOOTSTRAP", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
     )
+    """Kafka: `host:port,host:port`"""
+
     kafka_options: Options = Field(default_factory=dict)
+    """Any librdkafka option of all clients, `name=value,name=value` or JSON; overrides what the platform sets"""
+
     consumer_options: Options = Field(default_factory=dict)
+    """The same, of consumers"""
+
     producer_options: Options = Field(default_factory=dict)
+    """The same, of producers"""
+
     s3_endpoint_url: str | None = Field(
         default=None,
         validation_alias=AliasChoices("INGEST_S3_ENDPOINT_URL", "S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
     )
+    """S3; left out: AWS. Credentials by the SDK's chain (`AWS_ACCESS_KEY_ID` ...)"""
+
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0", validation_alias=AliasChoices("INGEST_REDIS_URL", "REDIS_URL")
     )
+    """Redis: checkpoints and leases of sources"""
+
     topic_prefix: str = "ingest."
+    """Of topics and, with `-`, of consumer groups"""
+
     partitions: int = Field(default=8, gt=0, le=1024)
+    """Of topics that are made; never change it on a fleet with data"""
+
     replication_factor: int | None = Field(default=None, gt=0)
+    """Of topics that are made; left out: 3, or the number of brokers where there are fewer"""
+
     replica: str = "0"
+    """Stable per process of a service; left out: the pod's ordinal, else 0"""
+
     state_dir: Path = Path(".ingest/state")
+    """Local state (dedupe runs, temp files); may be lost, never shared by two processes"""
+
     work_uri: str | None = Field(default=None, pattern=r"^s3://[^/]{3,}(/.*)?$")
+    """Where listers keep snapshots; left out: `_ingest/` of the first Parquet sink"""
+
     temp_max_age_seconds: Seconds = 86_400.0
-    log_level: str = Field(default="INFO", validation_alias=AliasChoices("LOG_LEVEL", "INGEST_LOG_LEVEL"))
+    """Temp and spool files older than this are removed at start"""
+
+    log_level: str = Field(default="INFO", validation_alias=AliasChoices("INGEST_LOG_LEVEL", "LOG_LEVEL"))
+    """`DEBUG`, `INFO`, `WARNING` or `ERROR`"""
+
     log_format: str = Field(default="json", pattern="^(json|console)$")
+    """`json`: one object a line; `console`: for people"""
+
     admin_host: str = "127.0.0.1"
+    """Address of a process's admin endpoints (metrics, health)"""
+
     admin_port: int = Field(default=0, ge=0, le=65535)
+    """Their port; 0: any free one, which `ingest status` tells"""
+
     commit_bytes: Size = 32 << 20
+    """A transaction is committed once it holds this much input and output"""
+
     commit_seconds: Seconds = 0.4
+    """... or is this old, whichever comes first"""
+
     session_timeout_ms: int = Field(default=10_000, ge=1000)
+    """Milliseconds. A replica that is silent this long loses its partitions"""
+
     transaction_timeout_ms: int = Field(default=10_000, ge=1000)
+    """Milliseconds. A stuck transaction holds up readers for about twice this"""
+
     drain_seconds: Seconds = 20.0
+    """Deadline of a clean stop"""
+
     max_row_bytes: Size = Field(default=1 << 20, gt=0, le=32 << 20)
+    """A longer record is dead-lettered"""
+
     storm_limit: int = Field(default=1000, gt=0)
+    """Bad rows of one block that are dead-lettered one by one; the further ones go as one letter"""
 
     @field_validator("replica")
     @classmethod

@@ -38,7 +38,7 @@ def build(context: Context) -> Downloader:
 
 SERVICE = Service(
     name="chunk-downloader",
-    summary="reads objects in ranges, inflates them, judges the header, cuts blocks at record ends",
+    summary="Reads objects in ranges, inflates them, judges the header, cuts blocks at record ends",
     settings=ChunkDownloaderSettings,
     build=build,
     consumes="objects",

@@ -6,10 +6,11 @@ import os
 from typing import Annotated, Final
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from ingestcore.datasets.spec import Size
 from ingestcore.messages.blocks import SEGMENT_BYTES
+from ingestcore.settings import Settings
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
@@ -21,30 +22,35 @@ SMALL_OBJECT_BYTES: Final = SEGMENT_BYTES
 """Objects up to this size need no slot of `objects`."""
 
 
-class ChunkDownloaderSettings(BaseSettings):
-    """INGEST_CHUNK_DOWNLOADER_*
+class ChunkDownloaderSettings(Settings):
+    """What is fetched side by side, and the memory it may take."""
 
-    chunk_size      bytes of one range GET; a multiple of 64 KiB
-    max_workers     range GETs at once, over all objects
-    compute_workers threads that inflate and hash
-    buffer_chunks   ranges of one object in memory: being fetched, waiting, being cut
-    block_bytes     bytes of one block at most; a longer record is a block of its own
-    objects         large objects side by side
-    small_objects   objects up to 4 MiB may fill up to this many side by side
-    memory_budget   bytes of all ranges in memory. Besides it an object side by side takes at most a block being
-                    made, a record, and blocks that wait for the hash of their 4 MiB segment
-    """
-
-    model_config = SettingsConfigDict(env_prefix="INGEST_CHUNK_DOWNLOADER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="INGEST_CHUNK_DOWNLOADER_")
 
     chunk_size: Annotated[Size, Field(ge=64 * KIB, le=64 * MIB, multiple_of=GRID_BYTES)] = 16 * MIB
+    """Bytes of one range GET"""
+
     max_workers: int = Field(default_factory=lambda: min(16, os.cpu_count() or 1), ge=1, le=64)
+    """Range GETs at once, over all objects; left out: one per CPU, at most 16"""
+
     compute_workers: int = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, le=64)
+    """Threads that inflate and hash; left out: one per CPU, at most 4"""
+
     buffer_chunks: int = Field(default=4, ge=1, le=64)
+    """Ranges of one object in memory: being fetched, waiting, being cut"""
+
     block_bytes: Annotated[Size, Field(ge=64 * KIB, le=32 * MIB)] = 2 * MIB
+    """Bytes of one block at most; a longer record is a block of its own"""
+
     objects: int = Field(default=4, ge=1, le=256)
+    """Large objects side by side"""
+
     small_objects: int = Field(default=16, ge=1, le=256)
+    """Objects up to 4 MiB may fill up to this many side by side"""
+
     memory_budget: Size = 256 * MIB
+    """Bytes of all ranges in memory. Besides it an object side by side takes at most a block being made, a record, and
+    blocks that wait for the hash of their 4 MiB segment"""
 
     @property
     def side_by_side(self) -> int:

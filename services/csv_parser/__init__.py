@@ -5,26 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from ingestcore.datasets.spec import Size
 from ingestcore.runtime.service import Context, Service
+from ingestcore.settings import Settings
 
 
-class CsvParserSettings(BaseSettings):
-    """Read from INGEST_CSV_PARSER_*.
+class CsvParserSettings(Settings):
+    """How blocks are put together into messages."""
 
-    gather_bytes   blocks smaller than `large_bytes` are held and emitted together once this much is held, or at the
-                   commit: small messages cost more than their rows
-    large_bytes    a block of this size is emitted at once
-    message_bytes  an emitted message is about this large at most
-    """
-
-    model_config = SettingsConfigDict(env_prefix="INGEST_CSV_PARSER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="INGEST_CSV_PARSER_")
 
     gather_bytes: Size = Field(default=8 << 20, gt=0)
+    """Blocks smaller than `large_bytes` are held and emitted together once this much is held, or at the commit: small
+    messages cost more than their rows"""
+
     large_bytes: Size = Field(default=1 << 20, gt=0)
+    """A block of this size is emitted at once"""
+
     message_bytes: Size = Field(default=4 << 20, gt=0, le=16 << 20)
+    """An emitted message is about this large at most"""
 
 
 def build(context: Context) -> Any:

@@ -5,30 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from ingestcore.datasets.registry import Registry
 from ingestcore.datasets.spec import Size
 from ingestcore.runtime.service import Context, Service
+from ingestcore.settings import Settings
 
 
-class NormalizerSettings(BaseSettings):
-    """Read from INGEST_NORMALIZER_*.
+class NormalizerSettings(Settings):
+    """Memory of the keys."""
 
-    gather_bytes       smaller inputs are settled together, up to this size
-    memtable_keys      committed keys kept in memory, all partitions together, 16 bytes each; the rest is on disk
-    filter_capacity    keys the Bloom filters are made for at first, all partitions together; they grow. Datasets that
-                       name a `dedupe.capacity` raise it, counted when a partition is taken over
-    filter_error_rate  share of new keys that need an exact lookup; the lowest of this and of the datasets'
-                       `dedupe.error_rate` counts. No row is ever dropped for it. 0.01 costs 12 bits a key, 0.001 24
-    """
-
-    model_config = SettingsConfigDict(env_prefix="INGEST_NORMALIZER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="INGEST_NORMALIZER_")
 
     gather_bytes: Size = 1 << 20
+    """Smaller inputs are settled together, up to this size"""
+
     memtable_keys: int = Field(default=1_000_000, gt=0)
+    """Committed keys kept in memory, all partitions together, 16 bytes each; the rest is on disk"""
+
     filter_capacity: int = Field(default=8_000_000, gt=0)
+    """Keys the Bloom filters are made for at first, all partitions together; they grow. Datasets that name a
+    `dedupe.capacity` raise it, counted when a partition is taken over"""
+
     filter_error_rate: float = Field(default=0.01, gt=0, lt=1)
+    """Share of new keys that need an exact lookup; the lowest of this and of the datasets' `dedupe.error_rate` counts.
+    No row is ever dropped for it. 0.01 costs 12 bits a key, 0.001 24"""
 
 
 def capacity_of(settings: NormalizerSettings, specs: Registry) -> tuple[int, float]:

@@ -21,7 +21,7 @@ def build(context: Context) -> OpenSource:
 
 SERVICE = Service(
     name="s3-lister",
-    summary="polls prefixes, routes keys to datasets, emits new and changed objects",
+    summary="Polls prefixes, routes keys to datasets, emits new and changed objects",
     settings=ListerSettings,
     build=build,
     consumes=None,

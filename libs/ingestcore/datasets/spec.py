@@ -57,10 +57,16 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
 class Spec(BaseModel):
-    """Shared manners: frozen, strict about unknown keys, snake_case and camelCase."""
+    """Shared manners: frozen, strict about unknown keys, snake_case and camelCase. The text below a field is its
+    description, from which `docs/configuration.md` is drawn."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, alias_generator=to_camel, use_enum_values=False
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        alias_generator=to_camel,
+        use_enum_values=False,
+        use_attribute_docstrings=True,
     )
 
     def canonical(self) -> bytes:
@@ -86,43 +92,68 @@ class Type(StrEnum):
 
 
 class FieldSpec(Spec):
-    """One column.
-
-    precision, scale  of a decimal: all its digits, and those after the point; written as `type: decimal(10,2)`
-    from_     its name in the file, where it differs
-    nullable  false: a null is a VALIDATION_FAIL
-    required  false: the column may be missing from the file (all null then); named columns are required
-    min, max  of numbers, dates and timestamps (ISO text), inclusive; of decimals exact
-    length    exact number of characters; min_length, max_length: bounds
-    regex     the whole value must match (RE2)
-    enum      allowed values, as written in the file
-    format    strptime format of a date or timestamp; absent: ISO 8601
-    timezone  zone of timestamps written without one; absent: UTC
-    true, false  words of a boolean; absent: true/false, t/f, yes/no, y/n, 1/0, any case
-    pii       marks personal data (carried to sinks and docs)
-    trim, casefold  how a string is normalised in keys (the column itself stays as written)
-    """
+    """One column."""
 
     type: Type = Type.STRING
+    """What is read, see the types above; alone it may be written as `name: type`"""
+
     precision: int | None = Field(default=None, ge=1, le=MAX_PRECISION, exclude=True)
+    """Digits of a decimal, all together; written with the type: `decimal(10,2)`"""
+
     scale: int | None = Field(default=None, ge=0, exclude=True)
+    """Digits of a decimal after the point; written with the type"""
+
     from_: str | None = Field(default=None, validation_alias=AliasChoices("from", "from_"), serialization_alias="from")
+    """Its name in the file, where it differs"""
+
     nullable: bool = True
+    """`false`: a null is a bad row"""
+
     required: bool = True
+    """`false`: the column may be missing from the file; it is null then"""
+
     min: float | int | str | None = None
+    """Smallest value of numbers, decimals, dates and timestamps (ISO text), inclusive. A bound of a decimal with more
+    than 15 digits needs quotes"""
+
     max: float | int | str | None = None
+    """Largest value, inclusive"""
+
     length: int | None = Field(default=None, ge=0)
+    """Exact number of characters of a string"""
+
     min_length: int | None = Field(default=None, ge=0)
+    """Fewest characters"""
+
     max_length: int | None = Field(default=None, ge=0)
+    """Most characters"""
+
     regex: str | None = None
+    """The whole value must match (RE2)"""
+
     enum: tuple[str, ...] | None = None
+    """Allowed values, as written in the file; not of `json`"""
+
     format: str | None = None
+    """strptime format of a date or timestamp, where it is not ISO 8601"""
+
     timezone: str | None = None
+    """Zone of timestamps written without one, where it is not UTC"""
+
     true: tuple[str, ...] | None = None
+    """Words that are true, where they are not true, t, yes, y, 1 in any case"""
+
     false: tuple[str, ...] | None = None
+    """Words that are false, where they are not false, f, no, n, 0 in any case"""
+
     pii: bool = False
+    """Marks personal data"""
+
     trim: bool = False
+    """Spaces around a string do not count in keys; the column stays as written"""
+
     casefold: bool = False
+    """Case of a string does not count in keys; the column stays as written"""
 
     @property
     def digits(self) -> tuple[int, int]:
@@ -189,24 +220,34 @@ class OnExtra(StrEnum):
 
 
 class Dialect(Spec):
-    """How the CSV is written. Quotes open only at a field's start.
-
-    double_quote  `""` inside quotes is one quote; escape: a character that takes the next one literally
-    header        the first record names the columns; false: the dataset's fields in order do
-    null_values   unquoted texts that mean null; a quoted empty value is an empty string
-    comment       records that start with it are skipped (and counted as blank)
-    skip_rows     lines before the header that are no data
-    """
+    """How the CSV is written. Quotes open only at a field's start."""
 
     delimiter: str = Field(default=",", min_length=1, max_length=1)
+    """Between fields; a tab is `"\\t"` in double quotes"""
+
     quote: str | None = Field(default='"', min_length=1, max_length=1)
+    """Around fields; `null` for none"""
+
     double_quote: bool = True
+    """A doubled quote inside quotes is one quote"""
+
     escape: str | None = Field(default=None, min_length=1, max_length=1)
+    """A character that takes the next one literally"""
+
     header: bool = True
+    """The first record names the columns; `false`: `fields` name them, in order"""
+
     encoding: str = "utf-8"
+    """UTF-8 only"""
+
     null_values: tuple[str, ...] = ("",)
+    """Unquoted texts that mean null"""
+
     comment: str | None = Field(default=None, min_length=1, max_length=1)
+    """Records that begin with it are skipped and counted as blank"""
+
     skip_rows: int = Field(default=0, ge=0)
+    """Lines before the header that are no data"""
 
     @field_validator("encoding")
     @classmethod
@@ -228,30 +269,45 @@ class Dialect(Spec):
 
 
 class DedupeSpec(Spec):
-    """What makes two rows the same.
-
-    keys        column names (as in the output), `all` (the content), or absent: `all` where there is a primary key,
-                else the row's coordinate (only re-reading is deduplicated)
-    window      how long a key is remembered; absent: for ever
-    capacity, error_rate  size the Bloom filter; the check behind it is exact
-    """
+    """What makes two rows the same."""
 
     keys: tuple[str, ...] | Literal["all"] | None = None
+    """Columns, or `all` (the content), that make two rows the same; a list must contain the primary key. Left out:
+    `all` with a primary key, else the row's place in its object, so that only reading again is deduplicated"""
+
     window: Seconds | None = None
+    """How long a key is remembered; left out: for ever"""
+
     capacity: int = Field(default=10_000_000, gt=0)
+    """Keys the Bloom filter is made for; the check behind it is exact"""
+
     error_rate: float = Field(default=0.01, gt=0, lt=1)
+    """Share of new keys that need the exact check"""
 
 
 class DatasetSpec(Spec):
     """One dataset: fields, keys, rules. Empty: every column of the header, as strings."""
 
     primary_key: tuple[str, ...] = ()
+    """Columns that say which thing a row is about"""
+
     revision: str | None = None
+    """Column that says which version of the thing is newer"""
+
     dedupe: DedupeSpec = DedupeSpec()
+    """What makes two rows the same"""
+
     fields: dict[str, Annotated[FieldSpec, BeforeValidator(_short_field)]] = Field(default_factory=dict)
+    """By output name: a type, or a mapping (below); `"*"`: type of the rest. Left out: every column, as a string"""
+
     on_extra: OnExtra = OnExtra.FREEZE
+    """Columns not named: `freeze`: the object is dead-lettered (SCHEMA_DRIFT); `discard_value`: they are left out"""
+
     csv: Dialect = Dialect()
+    """How the file is written (below)"""
+
     description: str = ""
+    """For people"""
 
     @property
     def named(self) -> dict[str, FieldSpec]:
@@ -304,32 +360,50 @@ class DatasetSpec(Spec):
 
 
 class S3Source(Spec):
-    """Where objects are. Credentials come from the SDK's chain unless given here.
-
-    endpoint_url   absent: the platform's setting, else AWS; path_style: absent: yes with an endpoint_url
-    poll_interval  seconds between two listings
-    """
+    """Where objects are."""
 
     bucket: str = Field(min_length=3)
+    """The bucket's name"""
+
     prefix: str = ""
+    """Keys that begin so; left out: all"""
+
     region: str | None = None
+    """Region; left out: the SDK's"""
+
     endpoint_url: str | None = None
+    """Where the server is; left out: `S3_ENDPOINT_URL`, else AWS"""
+
     path_style: bool | None = None
+    """Bucket in the path instead of the host name; left out: yes with an endpoint"""
+
     poll_interval: Seconds = 10.0
+    """Pause between two listings"""
+
     access_key_id: str | None = None
+    """Left out: the SDK's credential chain. Write a reference, see Secrets"""
+
     secret_access_key: str | None = None
+    """Goes with it"""
 
 
 class SourceSpec(Spec):
-    """One source. `route`: ordered key patterns -> dataset; the first match wins. A pattern without `/` is matched
-    with the key's last part, one with `/` with the key relative to the prefix. Absent: everything goes to
-    `dataset`, which is the source's own name unless given."""
+    """One source."""
 
     tenant: Name = "default"
+    """Whose data it is; kept apart everywhere"""
+
     s3: S3Source
+    """Where the objects are"""
+
     provenance: dict[str, str] = Field(default_factory=dict)
+    """`purpose`, `classification`, `ingestedBy`, `parentId`, `batchId`, `observedAt`: on every row"""
+
     route: dict[str, Name] | None = None
+    """Ordered: key pattern → dataset, the first match wins"""
+
     dataset: Name | None = None
+    """Where there is no `route`: the dataset of all objects; left out: the source's name"""
 
     @field_validator("provenance")
     @classmethod
@@ -354,29 +428,46 @@ class SourceSpec(Spec):
 
 
 class ParquetSink(Spec):
-    """Parquet files under `uri` (`s3://bucket/prefix/`).
-
-    max_age     a row is in a file at most this long after it was read
-    max_bytes   held input bytes of one partition that make a file
-    batch_size  rows per row group and batch
-    """
+    """Parquet files on S3."""
 
     uri: str = Field(pattern=r"^s3://[^/]{3,}(/.*)?$")
+    """`s3://bucket/prefix/`; files lie below `<prefix>/<dataset>/`"""
+
     max_age: Seconds = 30.0
+    """A row is in a file at most this long after it was read"""
+
     max_bytes: Size = 64 << 20
+    """Input of one partition that makes a file"""
+
     batch_size: int = Field(default=131_072, gt=0)
+    """Rows per row group and batch"""
+
     region: str | None = None
+    """Region; left out: the SDK's"""
+
     endpoint_url: str | None = None
+    """Where the server is; left out: `S3_ENDPOINT_URL`, else AWS"""
+
     path_style: bool | None = None
+    """Bucket in the path instead of the host name; left out: yes with an endpoint"""
+
     access_key_id: str | None = None
+    """Left out: the SDK's credential chain. Write a reference, see Secrets"""
+
     secret_access_key: str | None = None
+    """Goes with it"""
 
 
 class SinkSpec(Spec):
-    """One sink. `from`: what it reads; `dlq` makes a lake of dead letters. `datasets`: absent: all."""
+    """One sink."""
 
     parquet: ParquetSink
+    """Where and how files are written"""
+
     from_: Literal["normalized", "dlq"] = Field(
         default="normalized", validation_alias=AliasChoices("from", "from_"), serialization_alias="from"
     )
+    """What it reads; `dlq` makes a lake of dead letters, with the original bytes"""
+
     datasets: tuple[Name, ...] | None = None
+    """Which ones; left out: all"""
