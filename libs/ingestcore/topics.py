@@ -71,7 +71,7 @@ TOPICS: Final = {
             None,
             True,
         ),
-        TopicSpec("objects", "Objects found by listers", "object id", "JSON `ObjectRef`"),
+        TopicSpec("objects", "Objects found by listers", "object id", "JSON ObjectRef"),
         TopicSpec(
             "blocks",
             "Raw bytes of objects, cut at record ends",
