@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test test-long check lock docs clean
+.PHONY: help setup demo test test-long check docs bench lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test: check  ## All tests but the long ones, on real Kafka, S3 and Redis
 
 test-long: $(READY)  ## The long ones: 1 GB end to end under kills, freezes and resets; 10 million keys (about half an hour)
 	@$(BIN)/pytest tests -m long
+
+bench: $(READY)  ## What the whole chain costs: CPU of every process, MB/s, memory; JSON and a chart in bench-report/
+	@$(BIN)/python -m ingestcore.bench
 
 demo: $(READY)  ## The main job on embedded servers: 200 MB of CSV from S3 through Kafka to deduplicated Parquet
 	@$(BIN)/ingest demo

@@ -21,7 +21,7 @@ import typer
 from numpy.typing import NDArray
 
 from ingestcore.datasets.spec import DatasetSpec
-from ingestcore.testing.shapes import BadKind, Narrow, Shape, Wide, dataset_of
+from ingestcore.testing.shapes import BadKind, Long, Narrow, Shape, Tiny, Wide, dataset_of
 
 FIRST_ID: Final = 1_000_000_000
 _BAD_IDS: Final = 9_000_000_000
@@ -33,12 +33,14 @@ _ROOM_BYTES: Final = 24
 
 class Kind(StrEnum):
     """NARROW: six columns; CRLF: the same with CRLF line ends; TRICKY: newlines in quotes, stray quotes; WIDE: 500
-    columns."""
+    columns; TINY: two columns, 20 bytes; LONG: two columns, one of 4 kB."""
 
     NARROW = "narrow"
     CRLF = "crlf"
     TRICKY = "tricky"
     WIDE = "wide"
+    TINY = "tiny"
+    LONG = "long"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Rows:
         kind: Kind = Kind.NARROW,
         expected: Path | None = None,
     ) -> None:
-        self.shape: Shape = Wide(seed) if kind is Kind.WIDE else Narrow(seed, tricky=kind is Kind.TRICKY)
+        self.shape = _shape(kind, seed)
         self._line_end = b"\r\n" if kind is Kind.CRLF else b"\n"
         self._draw = np.random.default_rng(seed)
         self._duplicates, self._bad = duplicates, bad
@@ -187,6 +189,17 @@ class Rows:
             text[at, : width + _ROOM_BYTES] = 0
             text[at, : len(row.raw)] = np.frombuffer(row.raw, np.uint8)
         return text.tobytes().translate(None, b"\0")
+
+
+def _shape(kind: Kind, seed: int) -> Shape:
+    match kind:
+        case Kind.WIDE:
+            return Wide(seed)
+        case Kind.TINY:
+            return Tiny(seed)
+        case Kind.LONG:
+            return Long(seed)
+    return Narrow(seed, tricky=kind is Kind.TRICKY)
 
 
 def generate(

@@ -155,7 +155,7 @@ class Narrow:
 
     def broken(self, id: int, kind: BadKind, column: str) -> bytes:
         plain = f"{id:010},2024-05-06T07:08:09Z,user-0000001,12.50,DE,known bad row {id}"
-        return _break(plain.encode().split(b","), self.columns, kind, column)
+        return _break(plain.encode(), self.columns, kind, column)
 
     def _parts(self, ids: Ids) -> dict[str, NDArray[np.int64]]:
         """The numbers a row is made of, drawn from its id."""
@@ -224,13 +224,67 @@ class Wide:
 
     def broken(self, id: int, kind: BadKind, column: str) -> bytes:
         row = self.render(np.array([id], np.uint64)).tobytes().replace(b"\0", b"")
-        return _break(row.split(b","), self.columns, kind, column)
+        return _break(row, self.columns, kind, column)
 
     def _values(self, ids: Ids) -> NDArray[np.int64]:
         """-> six-digit numbers [rows, 499] without a leading zero."""
         lanes = np.arange(1, 500, dtype=np.uint64) << np.uint64(40)
         bits = _mix(ids[:, None] ^ lanes[None, :], self._salt)
         return (np.uint64(100_000) + (bits >> np.uint64(8)) % np.uint64(900_000)).astype(np.int64)
+
+
+class Tiny:
+    """Two columns, 20 bytes a row: id and a number of eight digits."""
+
+    columns: tuple[str, ...] = ("id", "n")
+    chunk_rows = 262_144
+    breaks: tuple[tuple[BadKind, str], ...] = ((BadKind.INTEGER, "id"), (BadKind.TOO_MANY_FIELDS, ""))
+    spec: dict[str, Any] = {"primary_key": ["id"], "fields": {"id": "integer", "n": "integer"}}  # noqa: RUF012
+
+    def __init__(self, seed: int) -> None:
+        self._salt = np.uint64(seed)
+
+    def render(self, ids: Ids) -> Text:
+        comma = np.full((len(ids), 1), ord(","), np.uint8)
+        return np.hstack((_digits(ids, 10), comma, _digits(self._numbers(ids), 8)))
+
+    def table(self, ids: Ids) -> pa.Table:
+        return pa.table({"id": pa.array(ids.astype(np.int64)), "n": pa.array(self._numbers(ids))})
+
+    def broken(self, id: int, kind: BadKind, column: str) -> bytes:
+        return _break(b"%010d,12345678" % id, self.columns, kind, column)
+
+    def _numbers(self, ids: Ids) -> NDArray[np.int64]:
+        return (np.uint64(10_000_000) + (_mix(ids, self._salt) >> np.uint64(8)) % np.uint64(90_000_000)).astype(
+            np.int64
+        )
+
+
+class Long:
+    """Two columns, about 4 kB a row: id and a text of random letters."""
+
+    columns: tuple[str, ...] = ("id", "text")
+    chunk_rows = 2_048
+    breaks: tuple[tuple[BadKind, str], ...] = ((BadKind.INTEGER, "id"), (BadKind.INVALID_UTF8, "text"))
+    spec: dict[str, Any] = {"primary_key": ["id"], "fields": {"id": "integer", "text": "string"}}  # noqa: RUF012
+
+    def __init__(self, seed: int) -> None:
+        self._salt = np.uint64(seed)
+
+    def render(self, ids: Ids) -> Text:
+        comma = np.full((len(ids), 1), ord(","), np.uint8)
+        return np.hstack((_digits(ids, 10), comma, self._letters(ids)))
+
+    def table(self, ids: Ids) -> pa.Table:
+        return pa.table({"id": pa.array(ids.astype(np.int64)), "text": _strings(self._letters(ids))})
+
+    def broken(self, id: int, kind: BadKind, column: str) -> bytes:
+        return _break(b"%010d,text" % id, self.columns, kind, column)
+
+    def _letters(self, ids: Ids) -> Text:
+        lanes = np.arange(1, 513, dtype=np.uint64) << np.uint64(40)
+        drawn = _mix(ids[:, None] ^ lanes[None, :], self._salt).view(np.uint8)
+        return (drawn % 26 + ord("a")).astype(np.uint8).reshape(len(ids), -1)
 
 
 def dataset_of(shape: Shape) -> DatasetSpec:
@@ -248,7 +302,8 @@ _BREAKS: Final = {
 }
 
 
-def _break(fields: list[bytes], columns: Sequence[str], kind: BadKind, column: str) -> bytes:
+def _break(row: bytes, columns: Sequence[str], kind: BadKind, column: str) -> bytes:
+    fields = row.split(b",")
     if kind is BadKind.TOO_FEW_FIELDS:
         fields = fields[:-1]
     elif kind is BadKind.TOO_MANY_FIELDS:
