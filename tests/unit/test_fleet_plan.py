@@ -16,7 +16,7 @@ from ingestcore.fleet.bring_up import Options, run_command, service_environment
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.servers import buckets_of, given_servers, platform_of
 from ingestcore.fleet.wanted import UnknownService, Wanted, wanted_processes
-from ingestcore.runtime.service import Service
+from ingestcore.runtime.service import Service, discover
 
 
 def service(name: str, consumes: str | None, per: str = "") -> Service:
@@ -161,5 +161,16 @@ def test_buckets_are_those_at_the_platforms_own_s3() -> None:
 
 
 def test_options_survive_the_way_to_the_detached_process(tmp_path: Path) -> None:
-    options = Options(tmp_path, (tmp_path / "a.yaml",), {"csv-parser": 2}, True, 5.0)
+    options = Options(tmp_path, (tmp_path / "a.yaml",), {"csv-parser": 2}, True, ("a+b",), 5.0)
     assert Options.decode(options.encode()) == options
+
+
+def test_services_that_share_a_process_are_one_process_under_any_of_their_names() -> None:
+    composed = "chunk-downloader+csv-parser"
+    plan = wanted_processes(discover(), {}, {"csv-parser": 2}, [composed])
+    shared = [process for process in plan if "+" in process.service]
+    assert [process.label for process in shared] == [f"{composed}-0", f"{composed}-1"]
+    assert not {"chunk-downloader", "csv-parser"} & {process.service for process in plan}
+    assert all(shared[0].is_called(name) for name in (composed, "csv-parser", "chunk_downloader", f"{composed}-0"))
+    with pytest.raises(UnknownService, match="csv-parser"):
+        wanted_processes(discover(), {}, {}, ["chunk-downloader+csv-praser"])

@@ -58,7 +58,7 @@ def demo(
     truth, expected = _generate(console, layout.folder, megabytes, seed)
     _say(console, 2, "Starting Kafka, S3 and Redis here, then one process per service")
     config = _configure(layout.folder)
-    up([config], detach=True, replicas=None, rekey=False, folder=folder)
+    up([config], detach=True, replicas=None, compose=None, rekey=False, folder=folder)
     try:
         right = _run(console, folder, truth, expected)
     finally:

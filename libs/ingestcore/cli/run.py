@@ -13,7 +13,10 @@ from ingestcore.cli.target import DEFAULT_FOLDER, Folder, environment
 
 
 def run(
-    service: Annotated[str, typer.Argument(help="Service, e.g. csv-parser.", autocompletion=choices.services)],
+    service: Annotated[
+        str,
+        typer.Argument(help="Service, e.g. csv-parser; or two neighbours, A+B.", autocompletion=choices.services),
+    ],
     replica: Annotated[
         str | None, typer.Option("--replica", help="Replica id: INGEST_REPLICA, else the pod's ordinal, else 0.")
     ] = None,
@@ -32,6 +35,8 @@ def run(
       ingest run csv-parser --replica 1
 
       ingest run parquet-sink --sink lake
+
+      ingest run chunk-downloader+csv-parser
     """
     from ingestcore.cli.files import read
     from ingestcore.runtime.process import run_service

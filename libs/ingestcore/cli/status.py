@@ -172,10 +172,12 @@ def _group(row: Row, target: Platform) -> tuple[str, str] | None:
     """-> consumer group and the logical topic it reads; None: a source."""
     from ingestcore.runtime.service import discover
 
-    service = discover().get(row.service)
+    # Of two that share a process the first one reads a topic.
+    outer = row.service.partition("+")[0]
+    service = discover().get(outer)
     if service is None or service.consumes is None:
         return None
-    return target.group(row.sink or row.service), service.consumes
+    return target.group(row.sink or outer), service.consumes
 
 
 def _lags(target: Platform, groups: Mapping[str, tuple[str, str]]) -> tuple[dict[str, int | None], str]:

@@ -32,6 +32,10 @@ def up(
         list[str] | None,
         typer.Option("--replicas", metavar="NAME=N", help="Processes of a service or sink; may be repeated."),
     ] = None,
+    compose: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A+B", help="Run two neighbours in one process, without the topic between them."),
+    ] = None,
     rekey: Annotated[bool, typer.Option("--rekey", help="As of `ingest apply`.")] = False,
     folder: Folder = DEFAULT_FOLDER,
 ) -> None:
@@ -46,11 +50,13 @@ def up(
 
       ingest up ingest.yaml --detach --replicas csv-parser=2 --replicas lake=2
 
+      ingest up ingest.yaml --compose chunk-downloader+csv-parser
+
       ingest up --dir /srv/ingest
     """
     counts = parse_replicas(replicas or [])
     read(files or [])  # tells what is wrong before anything is started
-    options = Options(folder, tuple(files or ()), counts, rekey)
+    options = Options(folder, tuple(files or ()), counts, rekey, tuple(compose or ()))
     try:
         if detach:
             _run_detached(options)

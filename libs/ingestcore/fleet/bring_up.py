@@ -39,25 +39,32 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Options:
-    """What `ingest up` was asked. `folder`: of the fleet; `replicas` by service or sink, 1 unless given."""
+    """What `ingest up` was asked. `folder`: of the fleet; `replicas` by service or sink, 1 unless given; `composed`:
+    services that share a process, joined by `+`."""
 
     folder: Path
     files: tuple[Path, ...] = ()
     replicas: Mapping[str, int] = field(default_factory=dict)
     rekey: bool = False
+    composed: tuple[str, ...] = ()
     ready_timeout_seconds: float = READY_TIMEOUT_SECONDS
 
     def encode(self) -> str:
         """-> JSON text for the detached process."""
         plain = {"folder": str(self.folder), "files": [str(path.absolute()) for path in self.files]}
-        rest = {"replicas": dict(self.replicas), "rekey": self.rekey, "timeout": self.ready_timeout_seconds}
+        rest = {
+            "replicas": dict(self.replicas),
+            "rekey": self.rekey,
+            "composed": self.composed,
+            "timeout": self.ready_timeout_seconds,
+        }
         return json.dumps({**plain, **rest})
 
     @classmethod
     def decode(cls, text: str) -> Options:
         raw = json.loads(text)
         files = tuple(Path(path) for path in raw["files"])
-        return cls(Path(raw["folder"]), files, raw["replicas"], raw["rekey"], raw["timeout"])
+        return cls(Path(raw["folder"]), files, raw["replicas"], raw["rekey"], tuple(raw["composed"]), raw["timeout"])
 
 
 def run(options: Options, screen: Screen) -> None:
@@ -138,7 +145,7 @@ def _supervisor(
 
     def wanted() -> list[Wanted]:
         seen.create()
-        return wanted_processes(services, registry.sinks(), options.replicas)
+        return wanted_processes(services, registry.sinks(), options.replicas, options.composed)
 
     screen.progress(f"starting {len(wanted())} service processes")
     return Supervisor(

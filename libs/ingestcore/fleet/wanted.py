@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ingestcore.datasets.problems import nearest
@@ -18,7 +18,7 @@ class UnknownService(OperatorNeeded):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One process. `instance`: the sink's name for sinks, else the service's."""
+    """One process. `service`: one, or two joined by `+`; `instance`: the sink's name for sinks, else the service's."""
 
     service: str
     instance: str
@@ -39,28 +39,45 @@ class Wanted:
         """Whether an operator who types this name means it."""
         replica = f"{self.instance}-{self.replica}"
         names = (self.instance, self.label, replica, f"{self.service}-{self.instance}")
-        return name in names or name.replace("_", "-") == self.service
+        return name in names or name.replace("_", "-") in (self.service, *self.service.split("+"))
 
 
 def wanted_processes(
-    services: Mapping[str, Service], sinks: Mapping[str, SinkSpec], replicas: Mapping[str, int]
+    services: Mapping[str, Service],
+    sinks: Mapping[str, SinkSpec],
+    replicas: Mapping[str, int],
+    composed: Sequence[str] = (),
 ) -> list[Wanted]:
-    """-> the processes in the order rows flow. `replicas` by service or sink name, 1 unless given.
+    """-> the processes in the order rows flow.
 
-    Raises UnknownService: replicas of something that is not there.
+    replicas  by service or sink name, 1 unless given
+    composed  services joined by `+` that share a process
+    Raises UnknownService: something is named that is not there.
     """
+    _check_names([part for names in composed for part in names.split("+")], services)
     topics = list(TOPICS)
     in_order = sorted(services.values(), key=lambda s: (topics.index(s.consumes) if s.consumes else -1, s.name))
     pairs = [(service.name, instance) for service in in_order for instance in _instances(service, sinks)]
-    known = {*services, *(instance for _, instance in pairs)}
-    for name in replicas:
-        if name not in known:
-            raise UnknownService(not_known(name, known))
+    _check_names(replicas, {*services, *composed, *(instance for _, instance in pairs)})
+    shared = {part: names for names in composed for part in names.split("+")}
+    merged = dict.fromkeys((shared.get(s, s), shared.get(s, i)) for s, i in pairs)
     return [
         Wanted(service, instance, str(number))
-        for service, instance in pairs
-        for number in range(replicas.get(instance, replicas.get(service, 1)))
+        for service, instance in merged
+        for number in range(_count(service, instance, replicas))
     ]
+
+
+def _check_names(names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UnknownService(not_known(name, known))
+
+
+def _count(service: str, instance: str, replicas: Mapping[str, int]) -> int:
+    """What was asked for under the most special of its names, 1 unless asked."""
+    names = (instance, service, *service.split("+"))
+    return next((replicas[name] for name in names if name in replicas), 1)
 
 
 def _instances(service: Service, sinks: Mapping[str, SinkSpec]) -> list[str]:

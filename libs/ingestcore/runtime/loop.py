@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -25,6 +25,7 @@ from ingestcore.messages.moments import iso_utc
 from ingestcore.observe.health import Health
 from ingestcore.runtime.access import Topics
 from ingestcore.runtime.gauges import StageGauges
+from ingestcore.runtime.inner import Inner
 from ingestcore.runtime.isolation import Isolation
 from ingestcore.runtime.poison import condemn
 from ingestcore.runtime.progress import Progress
@@ -74,7 +75,10 @@ class StageRunner:
         gauges: StageGauges,
         health: Health,
         stop: threading.Event,
+        inner: Inner | None = None,
     ) -> None:
+        """`inner`: a stage that takes what this one emits, in the same transaction."""
+        self._inner = inner
         self._stage, self._service, self._consumes, self._platform = stage, service, consumes, platform
         self._topics, self._tx, self._gauges, self._health, self._stop = topics, transactions, gauges, health, stop
         self._input_topic = topic_name(platform.topic_prefix, consumes)
@@ -103,6 +107,8 @@ class StageRunner:
         self._at_work: At | None = None
         self._size_bytes, self._since = 0, None
         self._book.clear()
+        if self._inner is not None:
+            self._inner.clear()
 
     _since: float | None
 
@@ -291,16 +297,31 @@ class StageRunner:
                     raise Unbalanced(f"{at}: {total} rows settled, {delivery.rows} promised")
                 self._finished.append(at)
         self._book.add(step)
-        added = headers(step, deliveries, iso_utc(datetime.now(UTC)))
-        for emit in step.emits:
-            self._send(
-                emit.topic, emit.value, emit.key, emit.partition, {**emit.headers, "rows": str(emit.rows), **added}
-            )
-        for reject in step.rejects:
-            self._send_letter(reject, added)
+        added = self._publish(step, deliveries, self._service)
         if deliveries:
             self._seen_first.append(added["first_seen"])
         self._gauges.stepped(step)
+
+    def _publish(self, step: Step, deliveries: Sequence[Delivery], service: str) -> dict[str, str]:
+        """Produce what a step carries, or hand it on to the inner stage. -> headers all its messages carry."""
+        added = headers(step, deliveries, iso_utc(datetime.now(UTC)))
+        for emit in step.emits:
+            named = {**emit.headers, "rows": str(emit.rows), **added}
+            if self._inner is not None and self._inner.takes(emit):
+                (outer,) = step.covers
+                self._publish_inner(self._inner.feed(emit, named, outer, self._held[outer]))
+            else:
+                self._send(emit.topic, emit.value, emit.key, emit.partition, named)
+        for reject in step.rejects:
+            self._send_letter(reject, added, service)
+        return added
+
+    def _publish_inner(self, steps: Iterator[Step]) -> None:
+        assert self._inner is not None
+        for step in steps:
+            deliveries = [self._inner.deliveries[at] for at in dict.fromkeys(step.covers)]
+            self._publish(step, deliveries, self._inner.service)
+            self._inner.gauges.stepped(step)
 
     def _send(self, topic: str, value: bytes, key: bytes | None, partition: int | None, named: dict[str, str]) -> None:
         self._since = self._since or time.monotonic()
@@ -309,8 +330,8 @@ class StageRunner:
         )
         self._size_bytes += len(value)
 
-    def _send_letter(self, reject: Reject, added: dict[str, str]) -> None:
-        letter = dead_letter(reject, self._service, self._input_topic, added["first_seen"])
+    def _send_letter(self, reject: Reject, added: dict[str, str], service: str) -> None:
+        letter = dead_letter(reject, service, self._input_topic, added["first_seen"])
         partition = int(letter.id[:8], 16) % self._dlq_partitions
         self._send("dlq", letter.raw, bytes.fromhex(letter.id), partition, {**added, **letter.headers(), "rows": "1"})
 
@@ -319,7 +340,11 @@ class StageRunner:
         started = time.monotonic()
         for step in self._stage.settle(final=final):
             self._take(step)
-        for record in self._book.records(self._held, self._topic_ids):
+        records = self._book.records(self._held, self._topic_ids)
+        if self._inner is not None:
+            self._publish_inner(self._inner.settle())
+            records += self._inner.records()
+        for record in records:
             self._send("ledger", record.encode(), record.origin.id.encode(), None, {"format": "1", "rows": "0"})
         self._count_entries()
         offsets = self._progress.commit() if self._member.membership is not None else {}
@@ -327,6 +352,8 @@ class StageRunner:
             named = {(self._input_topic, p): where for (_, p), where in offsets.items()}
             self._tx.commit(named, self._member.membership)
             self._stage.committed()
+            if self._inner is not None:
+                self._inner.committed()
             self._after_commit(started)
         self._size_bytes, self._since = 0, (time.monotonic() if self._held else None)
         self._book.clear()
@@ -357,6 +384,8 @@ class StageRunner:
         self._forget_held()
         self._tx.abort()
         self._stage.aborted()
+        if self._inner is not None:
+            self._inner.aborted()
         lost, self._member.lost = self._member.lost, set()
         if lost:
             self._stage.revoked(sorted(lost))

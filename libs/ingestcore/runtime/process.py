@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from ingestcore.observe.health import Health
 from ingestcore.observe.metrics import Metrics
 from ingestcore.runtime.service import Context, Service, discover
 from ingestcore.settings import Platform, replica_of
-from ingestcore.stage import Fenced, Gap, NewerFormat, OperatorNeeded, Retriable, Unbalanced
+from ingestcore.stage import Fenced, Gap, NewerFormat, OperatorNeeded, Retriable, Stateless, Unbalanced
 from ingestcore.stores.objects import ObjectStore, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -35,6 +36,7 @@ EXIT_STOPPED = 3
 EXIT_FENCED = 4
 """Another process does this work."""
 
+_COMPOSED = "chunk-downloader+csv-parser"
 _LOOK_SECONDS = 1.0
 _T = TypeVar("_T")
 
@@ -48,6 +50,7 @@ def run_service(
 ) -> int:
     """Run one service until SIGTERM or SIGINT. -> exit code.
 
+    name       a service, or two joined by `+`: the second takes what the first emits, without the topic between them
     instance   the sink, for services that run once per sink
     overrides  settings as environment variables, which win over the environment
     """
@@ -56,7 +59,7 @@ def run_service(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        service = _find(name, instance)
+        service, inner = _find(name, instance)
         platform = _settings(Platform, replica=replica or replica_of())
         settings = _settings(service.settings)
         who = instance or service.name
@@ -67,7 +70,7 @@ def run_service(
     health, metrics = Health(), Metrics()
     try:
         _serve_admin(platform, health, metrics)
-        return _Process(service, who, platform, settings, health, metrics, stop).run()
+        return _Process(service, inner, who, platform, settings, health, metrics, stop).run()
     except (OperatorNeeded, ValueError) as error:
         return _fail(health, str(error), EXIT_CONFIGURATION)
     except (Gap, Unbalanced, NewerFormat) as error:
@@ -76,14 +79,21 @@ def run_service(
         return _fail(health, str(error), EXIT_FENCED)
 
 
-def _find(name: str, instance: str | None) -> Service:
+def _find(name: str, instance: str | None) -> tuple[Service, Service | None]:
     services = discover()
-    if name not in services:
+    names = name.split("+")
+    unknown = [part for part in names if part not in services]
+    if unknown:
         raise Misconfigured(f"no such service; there are: {', '.join(sorted(services))}")
-    service = services[name]
+    service, *rest = (services[part] for part in names)
     if service.per == "sink" and not instance:
         raise Misconfigured("runs once per sink: say which (--sink NAME)")
-    return service
+    if len(rest) > 1:
+        raise Misconfigured("two services can share a process, not more")
+    for inner in rest:
+        if service.consumes is None or inner.consumes not in service.produces or inner.per:
+            raise Misconfigured(f"{inner.name} can't take over from {service.name}: write e.g. {_COMPOSED}")
+    return service, (rest[0] if rest else None)
 
 
 def _settings(kind: type[_T], **given: Any) -> _T:
@@ -119,6 +129,7 @@ class _Process:
     def __init__(
         self,
         service: Service,
+        inner: Service | None,
         instance: str,
         platform: Platform,
         settings: Any,
@@ -126,7 +137,8 @@ class _Process:
         metrics: Metrics,
         stop: threading.Event,
     ) -> None:
-        self._service, self._instance, self._platform, self._settings = service, instance, platform, settings
+        self._service, self._inner, self._instance = service, inner, instance
+        self._platform, self._settings = platform, settings
         self._health, self._metrics, self._stop = health, metrics, stop
 
     def run(self) -> int:
@@ -148,6 +160,7 @@ class _Process:
                 self._platform, self._settings, self._instance, specs, topics, self._metrics, state, self._open_store
             )
             built = self._when_ready(lambda: self._service.build(context))
+            inner = self._build_inner(context) if self._inner else None
             gauges = StageGauges(self._metrics, self._instance)
             self._health.explain("progress", lambda: {"lag_seconds": gauges.lag_seconds, "rows": gauges.totals})
             details = getattr(built, "status", None)
@@ -156,7 +169,7 @@ class _Process:
             if consumes is None:
                 self._run_sources(built, specs, gauges)
             else:
-                self._run_stage(built, consumes, topics, transactions, gauges)
+                self._run_stage(built, inner, consumes, topics, transactions, gauges)
         except _Stopped:
             pass
         finally:
@@ -164,7 +177,20 @@ class _Process:
         log.info("ended")
         return 0
 
-    def _run_stage(self, stage: Any, consumes: str, topics: Any, transactions: Any, gauges: Any) -> None:
+    def _build_inner(self, outer: Context) -> Any:
+        """Raises Misconfigured: it is no plain map."""
+        from ingestcore.runtime.gauges import StageGauges
+        from ingestcore.runtime.inner import Inner
+
+        assert self._inner is not None and self._inner.consumes is not None
+        context = replace(outer, settings=_settings(self._inner.settings), instance=self._inner.name)
+        stage = self._inner.build(context)
+        if not isinstance(stage, Stateless):
+            raise Misconfigured(f"{self._inner.name} keeps state: it needs a process of its own")
+        gauges = StageGauges(self._metrics, self._inner.name)
+        return Inner(stage, self._inner.name, self._inner.consumes, self._platform.replica, gauges)
+
+    def _run_stage(self, stage: Any, inner: Any, consumes: str, topics: Any, transactions: Any, gauges: Any) -> None:
         from ingestcore.runtime.loop import StageRunner
 
         StageRunner(
@@ -178,6 +204,7 @@ class _Process:
             gauges=gauges,
             health=self._health,
             stop=self._stop,
+            inner=inner,
         ).run()
 
     def _run_sources(self, open_source: Any, specs: Registry, gauges: Any) -> None:
@@ -197,6 +224,8 @@ class _Process:
         from ingestcore.kafka.admin import check_topics
 
         used = {"config", "ledger", "dlq", *self._service.produces}
+        if self._inner:
+            used |= set(self._inner.produces)
         if self._service.consumes:
             used.add(self._service.consumes)
         check_topics(self._platform, tuple(sorted(used)))

@@ -73,10 +73,11 @@ class LedgerBook:
 class Delivery:
     """One input as it is being worked on: what headers and ledger entries need of it."""
 
-    __slots__ = ("first_seen", "pass_id", "rows", "sequence", "traceparent", "upstream")
+    __slots__ = ("first_seen", "pass_id", "rows", "sequence", "timestamp_ms", "traceparent", "upstream")
 
     def __init__(self, input: Input, pass_id: str, sequence: int) -> None:
         self.rows = input.rows
+        self.timestamp_ms = input.timestamp_ms
         self.pass_id = pass_id
         self.sequence = sequence
         self.upstream = input.headers.get("pass", "")

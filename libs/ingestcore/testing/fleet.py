@@ -20,7 +20,7 @@ from ingestcore.cli.target import platform
 from ingestcore.fleet.control import ask
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.record import Row, read_record
-from ingestcore.kafka import config_topic
+from ingestcore.kafka import admin, config_topic
 from ingestcore.kafka.backlog import backlog
 from ingestcore.runtime.service import discover
 from ingestcore.settings import Platform
@@ -177,6 +177,10 @@ class LocalFleet:
         groups = groups_of(settings, discover().values(), config_topic.read(settings))
         group = settings.group(instance)
         return backlog(settings, {group: groups[group]}).waiting[group]
+
+    def end_offset(self, topic: str) -> int:
+        """-> end offsets of all partitions of a topic, added up."""
+        return sum(admin.describe(self.platform())[topic].end_offsets)
 
     def quiet(self, seconds: float = 240.0) -> None:
         """Wait until every group has read its topic to the end. Raises AssertionError: they have not in time."""
