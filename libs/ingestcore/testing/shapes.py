@@ -284,7 +284,7 @@ class Long:
     def _letters(self, ids: Ids) -> Text:
         lanes = np.arange(1, 513, dtype=np.uint64) << np.uint64(40)
         drawn = _mix(ids[:, None] ^ lanes[None, :], self._salt).view(np.uint8)
-        return (drawn % 26 + ord("a")).astype(np.uint8).reshape(len(ids), -1)
+        return (drawn % 26 + ord("a")).astype(np.uint8).reshape(len(ids), 4096)
 
 
 def dataset_of(shape: Shape) -> DatasetSpec:
