@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 from rich.markup import escape
 
-from ingestcore.cli import apply, fleet, run, status, tap, topics, up, validate
+from ingestcore.cli import apply, explain, fleet, infer, preview, run, status, tap, topics, up, validate
 from ingestcore.cli.console import err
 from ingestcore.cli.errors import explained
 from ingestcore.datasets.problems import ConfigError
@@ -36,11 +36,14 @@ def build() -> typer.Typer:
     app.command(rich_help_panel=run_it)(fleet.start)
     app.command(rich_help_panel=run_it)(fleet.down)
     app.command(rich_help_panel=run_it)(run.run)
+    app.command(rich_help_panel=configure)(infer.infer)
     app.command(rich_help_panel=configure)(validate.validate)
+    app.command(rich_help_panel=configure)(preview.preview)
     app.command(rich_help_panel=configure)(apply.apply)
     app.command(rich_help_panel=look)(status.status)
     app.command(rich_help_panel=look)(topics.topics)
     app.command(rich_help_panel=look)(tap.tap)
+    app.command(rich_help_panel=look)(explain.explain)
     for name in ELSEWHERE:
         if importlib.util.find_spec(f"ingestcore.cli.{name}") is not None:
             app.command(name, rich_help_panel=look)(getattr(importlib.import_module(f"ingestcore.cli.{name}"), name))

@@ -21,6 +21,19 @@ def read_header(record: bytes, dialect: Dialect) -> tuple[str, ...]:
     A column without a name (a trailing delimiter, a pandas index) is called `column_N`, N from 1.
     Raises ValueError with advice: empty, not UTF-8, a name twice.
     """
+    found = fields_of(record, dialect)
+    names = tuple(name or f"column_{place}" for place, name in enumerate(found, 1))
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"the header names a column twice: {_listed(twice)}; rename one of them in the file")
+    return names
+
+
+def fields_of(record: bytes, dialect: Dialect) -> tuple[str, ...]:
+    """-> texts of the fields of a record at the start of an object; a byte order mark is dropped.
+
+    Raises ValueError with advice: empty, not UTF-8.
+    """
     record = record.removeprefix(codecs.BOM_UTF8)
     try:
         record.decode("utf-8")
@@ -34,11 +47,7 @@ def read_header(record: bytes, dialect: Dialect) -> tuple[str, ...]:
     # The line feed keeps a second byte order mark, which would be part of the first name, from being dropped.
     options = pa.csv.ReadOptions(skip_rows=1, use_threads=False, block_size=len(record) + 2)
     table = pa.csv.read_csv(pa.BufferReader(b"\n" + record), read_options=options, parse_options=parse_options(dialect))
-    names = tuple(name or f"column_{place}" for place, name in enumerate(table.schema.names, 1))
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(f"the header names a column twice: {_listed(twice)}; rename one of them in the file")
-    return names
+    return tuple(table.schema.names)
 
 
 def source_columns(columns: tuple[str, ...], spec: DatasetSpec) -> tuple[str, ...]:
