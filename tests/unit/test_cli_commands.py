@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from ingestcore.cli.console import duration, mib
 from ingestcore.cli.errors import OperatorError
-from ingestcore.cli.main import main
 from ingestcore.cli.screens import Handshake, Lines
 from ingestcore.cli.status import rss_bytes, status_table, without_lag
 from ingestcore.cli.topics import retention_text
@@ -27,29 +26,13 @@ from ingestcore.stage import Retriable
 from ingestcore.topics import TOPICS
 
 
-@dataclass
-class Ran:
+class Ran(Protocol):
     code: int
     out: str
     err: str
 
 
 Ingest = Callable[..., Ran]
-
-
-@pytest.fixture
-def ingest(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ingest:
-    """Run a command in an empty folder; -> exit code and output."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
-
-    def run(*arguments: str) -> Ran:
-        with pytest.raises(SystemExit) as end:
-            main(arguments)
-        captured = capsys.readouterr()
-        return Ran(int(end.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture
@@ -71,9 +54,10 @@ GOOD = 'sources: {s: {s3: {bucket: abc}}}\nsinks: {lake: {parquet: {uri: "s3://o
 BAD = "sources:\n  s: {s3: {bucket: abc}, tenent: x}\nsinks: {lake: {parquet: {uri: out}}}\n"
 
 
-@pytest.mark.parametrize(
-    "command", ["up", "stop", "start", "down", "run", "validate", "apply", "status", "topics", "tap", "ledger"]
-)
+COMMANDS = "up stop start down run infer validate preview apply status topics tap ledger explain"
+
+
+@pytest.mark.parametrize("command", COMMANDS.split())
 def test_every_command_explains_itself_with_an_example(ingest: Ingest, command: str) -> None:
     ran = ingest(command, "--help")
     assert ran.code == 0

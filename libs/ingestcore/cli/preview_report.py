@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from ingestcore.cli.console import out, print_table, table
 from ingestcore.cli.inputs import File
-from ingestcore.datasets.spec import DatasetSpec
+from ingestcore.datasets.spec import DatasetSpec, FieldSpec
 from ingestcore.tabular.rehearsal import Refusal, Rehearsal, Repeat
 from ingestcore.tabular.texts import shown
 
@@ -50,10 +50,9 @@ def show(told: Told, count: int) -> None:
 
 def _show_rows(done: Rehearsal, count: int) -> None:
     rows, numbers = done.rows(), done.numbers()[:count].tolist()
-    types = [_type_name(field.type) for field in rows.schema]
-    right = tuple(f"{n}\n{t}" for n, t in zip(rows.schema.names, types, strict=True) if t in ("integer", "float"))
-    heads = [f"{name}\n{kind}" for name, kind in zip(rows.schema.names, types, strict=True)]
-    made = table("row\n", *map(escape, heads), right=("row\n", *map(escape, right)))
+    heads = {name: escape(f"{name}\n{kind}") for name, kind in _types(done).items()}
+    right = tuple(head for name, head in heads.items() if not pa.types.is_string(rows.schema.field(name).type))
+    made = table("row\n", *heads.values(), right=("row\n", *right))
     for number, row in zip(numbers, rows.slice(0, count).to_pylist(), strict=True):
         made.add_row(str(number), *(_cell(value) for value in row.values()))
     out().print()
@@ -120,7 +119,7 @@ def as_dict(told: Told, count: int) -> dict[str, Any]:
         "whole": done.whole,
         "bytes": done.nbytes,
         "header": list(done.columns),
-        "columns": [{"name": field.name, "type": _type_name(field.type)} for field in rows.schema],
+        "columns": [{"name": name, "type": kind} for name, kind in _types(done).items()],
         "rows": [
             {"_row": number, **row}
             for number, row in zip(done.numbers()[:count].tolist(), rows.slice(0, count).to_pylist(), strict=True)
@@ -158,11 +157,13 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def _type_name(kind: pa.DataType) -> str:
-    """-> what the type is called in a spec, or as Arrow calls it."""
-    from ingestcore.tabular.texts import ARROW_TYPE
-
-    return next((name.value for name, arrow in ARROW_TYPE.items() if arrow == kind), str(kind))
+def _types(done: Rehearsal) -> dict[str, str]:
+    """-> what the type of each column is called in a spec."""
+    if done.plan is None:
+        return {}
+    spec = done.plan.spec
+    fields = {name: spec.named.get(name) or spec.rest or FieldSpec() for name in done.plan.schema.names}
+    return {name: field.written_type for name, field in fields.items()}
 
 
 def _cell(value: Any) -> str:

@@ -65,9 +65,9 @@ def dataset_name(names: Sequence[str], fallback: str, taken: Iterable[str]) -> s
     stems = {stem_of(name) for name in names}
     shared = stems.pop() if len(stems) == 1 else common_start(stems).strip("-_. ")
     words = re.sub(r"[^a-z]", "", shared.lower())
-    if len(words) < 2 or words in _GENERIC:
+    if not words or words in _GENERIC:
         folders = [part for part in folder_of(names).split("/") if part and "=" not in part]
-        shared = folders[-1] if folders else shared if len(words) >= 2 else fallback
+        shared = folders[-1] if folders else shared if words else fallback
     made = as_name(shared)
     used = {*taken, *RESERVED_DATASETS}
     return next(name for name in (made, *(f"{made[:60]}-{n}" for n in range(2, 10_000))) if name not in used)

@@ -26,6 +26,9 @@ _DELIMITERS: Final = (",", ";", "\t", "|")
 _CONSISTENT: Final = 0.9
 """Share of records that must have as many fields as the first."""
 
+_RATHER: Final = 0.5
+"""Share that still speaks for a delimiter where nothing fits better."""
+
 _MAX_PREAMBLE: Final = 20
 _MAX_COLUMNS: Final = 10_000
 _ESCAPED_QUOTE: Final = re.compile(rb'\\"[^,;\t|\r\n"]')
@@ -85,19 +88,26 @@ def _window(data: bytes, *, whole: bool) -> bytes:
 
 
 def _best(window: bytes) -> _Fit | None:
-    """Delimiters at the first record; where none fits, after some lines of preamble."""
-    fits = [fit for delimiter in _DELIMITERS if (fit := _fit(window, Dialect(delimiter=delimiter))) is not None]
-    if not fits:
-        return None
-    best = max(fits, key=lambda fit: fit.rank)
-    if best.rank[0]:
-        return best
-    if window.startswith(b"#"):
-        commented = [_fit(window, Dialect(delimiter=delimiter, comment="#")) for delimiter in _DELIMITERS]
-        found = max((fit for fit in commented if fit is not None), key=lambda fit: fit.rank, default=None)
+    """Delimiters at the first record; where none fits, other quotes, comments, or lines before the header."""
+    plain = _tried(window)
+    if plain is None or plain.rank[0]:
+        return plain
+    changes: list[dict[str, object]] = []
+    changes += [{"quote": "'"}] if b"'" in window else []
+    changes += [{"escape": "\\"}] if _ESCAPED_QUOTE.search(window) else []
+    changes += [{"comment": "#"}] if window.startswith(b"#") else []
+    for change in changes:
+        found = _tried(window, **change)
         if found is not None and found.rank[0]:
             return found
-    return _after_preamble(window) or (best if len(best.first) > 1 and best.share >= 0.5 else fits[0])
+    single = _fit(window, Dialect())
+    return _after_preamble(window) or (plain if len(plain.first) > 1 and plain.share >= _RATHER else single)
+
+
+def _tried(window: bytes, **change: object) -> _Fit | None:
+    """-> the delimiter that fits best."""
+    fits = [_fit(window, _changed(Dialect(delimiter=delimiter), **change)) for delimiter in _DELIMITERS]
+    return max((fit for fit in fits if fit is not None), key=lambda fit: fit.rank, default=None)
 
 
 def _after_preamble(window: bytes) -> _Fit | None:
@@ -106,8 +116,7 @@ def _after_preamble(window: bytes) -> _Fit | None:
         start = window.find(b"\n", start) + 1
         if not start:
             return None
-        fits = [_fit(window, Dialect(delimiter=delimiter, skip_rows=lines)) for delimiter in _DELIMITERS]
-        best = max((fit for fit in fits if fit is not None), key=lambda fit: fit.rank, default=None)
+        best = _tried(window, skip_rows=lines)
         if best is not None and best.rank[0] and best.rows.num_rows > 1 and all(best.first):
             return best
     return None
@@ -115,7 +124,7 @@ def _after_preamble(window: bytes) -> _Fit | None:
 
 def _with_quotes(window: bytes, fit: _Fit) -> _Fit:
     """Single quotes, or quotes escaped by a backslash, where the file is better read so."""
-    others = []
+    others: list[dict[str, object]] = []
     if _ESCAPED_QUOTE.search(window):
         others.append({"escape": "\\"})
     if _single_quoted(fit):

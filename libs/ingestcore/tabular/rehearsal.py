@@ -82,8 +82,8 @@ class Rehearsal:
 
     @property
     def whole_refused(self) -> bool:
-        """Not one row can be read."""
-        return any(refusal.reason is Reason.SCHEMA_DRIFT for refusal in self.refused)
+        """Not one row could be read, for a reason that lies in the object as a whole."""
+        return not self.good and any(refusal.row is None for refusal in self.refused)
 
     def rows(self) -> pa.Table:
         """-> all good rows, one chunk a column; without columns where there is no plan."""
