@@ -26,16 +26,12 @@ class Letters:
         """One row: longer than allowed, or the quote that swallows the rest of the object."""
         size = record.end_byte - record.first_byte
         where = f"row {record.row}, bytes {record.first_byte}-{record.end_byte} of {self.ref.uri}"
-        if record.closed:
-            message = f"{where}: {size} bytes are more than max_row_bytes ({max_row_bytes}): raise it or mend the row"
-        else:
-            message = f"{where}: a quote is never closed, so the rest of the object is lost: mend the file"
         return Reject(
             at=self.at,
             origin=Origin.of(self.facts),
             raw=record.raw,
             reason=Reason.RECORD_TOO_LARGE,
-            message=message,
+            message=f"{where}: {record.why(max_row_bytes)}",
             nbytes=size,
             object=self.facts,
             facts=self._reference() | _range(record.row, record.first_byte, record.end_byte),

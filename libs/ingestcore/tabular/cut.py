@@ -46,6 +46,13 @@ class TooLong:
     end_byte: int
     closed: bool
 
+    def why(self, max_row_bytes: int) -> str:
+        """-> what is wrong with it and what to do, for an operator."""
+        if not self.closed:
+            return "a quote is never closed, so the rest of the object is lost: mend the file"
+        size = self.end_byte - self.first_byte
+        return f"{size} bytes are more than max_row_bytes ({max_row_bytes}): raise it or mend the row"
+
 
 @dataclass(frozen=True, slots=True)
 class Rest:

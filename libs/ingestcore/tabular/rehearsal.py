@@ -194,13 +194,7 @@ class _Rehearsing:
     def _keep(self, cut: Cut, head: Head) -> None:
         done = self._done
         if isinstance(cut, TooLong):
-            size = cut.end_byte - cut.first_byte
-            why = (
-                f"{size} bytes are more than max_row_bytes ({self._max_row_bytes}): raise it or mend the row"
-                if cut.closed
-                else "a quote is never closed, so the rest of the object is lost: mend the file"
-            )
-            done.refused.append(Refusal(Reason.RECORD_TOO_LARGE, why, cut.row, cut.raw))
+            done.refused.append(Refusal(Reason.RECORD_TOO_LARGE, cut.why(self._max_row_bytes), cut.row, cut.raw))
             return
         if done.plan is None or self._reader is None:
             done.plan = Plan.of(self._spec, head.columns)
