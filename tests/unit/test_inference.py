@@ -109,17 +109,18 @@ TYPES = {
     "ISO dates": (("2024-01-31", "2024-02-01", "2023-12-31", "2024-01-01", "2024-02-29"), "v", "date", ""),
     "an impossible date": (("2024-02-30", "2024-02-01", "2023-12-31", "2024-01-01", "x"), "v", "string", ""),
     "timestamps": (("2024-01-31T10:00:00Z",) * 5, "v", "timestamp", ""),
-    "local timestamps": (("2024-01-31 10:00",) * 5, "v", "timestamp", "no zone in the file"),
+    "local timestamps": (("2024-01-31 10:00",) * 5, "v", "timestamp", "times without a zone"),
     "day first": (("31/01/2024", "01/02/2024", "03/04/2024", "5/6/2024", "07/08/2024"), "v", "date %d/%m/%Y", ""),
     "month first": (("01/31/2024", "01/02/2024", "03/04/2024", "5/6/2024", "07/08/2024"), "v", "date %m/%d/%Y", ""),
     "either first": (("01/02/2024", "03/04/2024", "5/6/2024", "7/8/2024", "9/10/2024"), "v", "string", "day first or"),
     "with dots": (("31.01.2024", "01.02.2024", "03.04.2024", "05.06.2024", "07.08.2024"), "v", "date %d.%m.%Y", ""),
     "with slashes, year first": (("2024/01/31", "2024/2/1") * 3, "v", "date %Y/%m/%d", ""),
     "a month's name": (("31 Jan 2024", "1 Feb 2024", "3 May 2024") * 2, "v", "date %d %b %Y", ""),
-    "twelve hours": (("01/31/2024 9:05 PM", "02/01/2024 10:00 AM") * 3, "v", "timestamp %m/%d/%Y %I:%M %p", "no zone"),
+    "twelve hours": (("01/31/2024 9:05 PM", "02/01/2024 10:00 AM") * 3, "v", "timestamp %m/%d/%Y %I:%M %p", "times without a zone"),
     "with a zone": (("31.01.2024 09:05:00 +0100",) * 5, "v", "timestamp %d.%m.%Y %H:%M:%S %z", ""),
     "days as digits, named so": (("20240131", "20240201") * 3, "day", "date %Y%m%d", ""),
     "days as digits, named otherwise": (("20240131", "20240201") * 3, "v", "integer", ""),
+    "nanoseconds": (("2024-01-31T10:00:00.123456789Z",) * 5, "v", "string", "more than 6 decimals of a second"),
     "decimal commas": (('"1,5"', '"2,25"', '"3,0"', '"4,1"', '"5,9"'), "v", "string", "decimal commas"),
     "text": (("a", "b", "c", "d", "e"), "v", "string", ""),
     "spaces around numbers": ((" 1", "2 ", " 3 ", "4", "5"), "v", "integer", ""),
@@ -194,6 +195,12 @@ def test_without_a_header_columns_are_numbered(tmp_path: Path) -> None:
     assert found.csv.header is False
     assert found.only.rows == 5
     assert "looks like a row" in found.text
+
+
+def test_one_column_whose_texts_hold_delimiters(tmp_path: Path) -> None:
+    found = one(b"comment\nhello, world\nfine\nwell, yes, ok\nno\n", tmp_path)
+    assert found.types() == {"comment": "string"}
+    assert (found.only.rows, found.only.refused) == (4, ())
 
 
 def test_years_as_names_are_a_header(tmp_path: Path) -> None:

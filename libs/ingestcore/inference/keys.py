@@ -11,11 +11,12 @@ import polars as pl
 import pyarrow as pa
 
 from ingestcore.datasets.spec import FieldSpec, Type
-from ingestcore.inference.types import needed_values
 from ingestcore.inference.words import is_identifier, is_revision
 
 _MAX_CANDIDATES: Final = 6
 _MAX_CHARACTERS: Final = 128
+_MIN_ROWS: Final = 10
+"""In fewer rows nearly anything is unique."""
 _KEY_TYPES: Final = (Type.STRING, Type.INTEGER)
 _REVISION_TYPES: Final = (Type.INTEGER, Type.DATE, Type.TIMESTAMP)
 
@@ -36,7 +37,7 @@ def key_of(rows: pa.Table, fields: Mapping[str, FieldSpec]) -> Key:
     if not candidates:
         return Key((), "no column is named like an id and always filled")
     distinct = pl.DataFrame(pl.from_arrow(rows)).unique()
-    if distinct.height < needed_values(distinct.height):
+    if distinct.height < _MIN_ROWS:
         return Key((), f"{distinct.height} rows are too few to tell whether {candidates[0]} identifies one")
     for count in (1, 2):
         for columns in combinations(candidates, count):

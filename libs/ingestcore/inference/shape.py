@@ -100,14 +100,21 @@ def _best(window: bytes) -> _Fit | None:
         found = _tried(window, **change)
         if found is not None and found.rank[0]:
             return found
-    single = _fit(window, Dialect())
-    return _after_preamble(window) or (plain if len(plain.first) > 1 and plain.share >= _RATHER else single)
+    found = _after_preamble(window)
+    if found is not None or (len(plain.first) > 1 and plain.share >= _RATHER):
+        return found or plain
+    # One column: with a delimiter that its texts do not hold.
+    return max((fit for fit in _fits(window) if len(fit.first) == 1), key=lambda fit: fit.share, default=plain)
 
 
 def _tried(window: bytes, **change: object) -> _Fit | None:
     """-> the delimiter that fits best."""
+    return max(_fits(window, **change), key=lambda fit: fit.rank, default=None)
+
+
+def _fits(window: bytes, **change: object) -> list[_Fit]:
     fits = [_fit(window, _changed(Dialect(delimiter=delimiter), **change)) for delimiter in _DELIMITERS]
-    return max((fit for fit in fits if fit is not None), key=lambda fit: fit.rank, default=None)
+    return [fit for fit in fits if fit is not None]
 
 
 def _after_preamble(window: bytes) -> _Fit | None:

@@ -155,7 +155,7 @@ def _time(values: pa.Array) -> Verdict | None:
     return Verdict(FieldSpec(type=found.type, format=found.format), len(values), remark)
 
 
-_NO_ZONE: Final = "no zone in the file: taken as UTC, else set `timezone`"
+_NO_ZONE: Final = "times without a zone are taken as UTC, else set `timezone`"
 
 
 def _zoned(values: pa.Array) -> bool:
@@ -193,6 +193,8 @@ def _nearly(values: pa.Array) -> str:
                 f"{kind} but for {int(bad.sum()):,} of {len(values):,} values such as {example}: "
                 "as such those rows would become dead letters"
             )
+    if pc.all(pc.match_substring_regex(some, r"\A\d{4}-\d\d-\d\d[T ][\d:]{8}\.\d{7,}")).as_py():
+        return "times with more than 6 decimals of a second: not read as timestamps"
     if pc.all(pc.match_substring_regex(some, r"\A[ \t]*[+-]?\d{1,3}(?:\.?\d{3})*,\d+[ \t]*\z")).as_py():
         return "decimal commas: not read as numbers"
     if pc.all(pc.match_substring_regex(some, r"\A[ \t]*[+-]?\d{1,3}(?:,\d{3})*(?:\.\d+)?[ \t]*\z")).as_py():
