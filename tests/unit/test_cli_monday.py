@@ -12,6 +12,7 @@ from typing import Protocol
 import pytest
 
 from ingestcore.reasons import ANY_STAGE, MEANING, Reason
+from ingestcore.testing.memory_store import MemoryStore
 
 
 class Ran(Protocol):
@@ -96,6 +97,50 @@ class TestInfer:
         ran = ingest("infer", *arguments)
         assert ran.code in (1, 2)
         assert message in ran.err and "Traceback" not in ran.err
+
+
+class TestObjects:
+    """Addresses in S3; a store in memory stands for it, the real one is in tests/e2e."""
+
+    @pytest.fixture(autouse=True)
+    def store(self, monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
+        store = MemoryStore("lake")
+        for key in ("raw/", "raw/a/zips-1.csv", "raw/a/zips-2.csv", "raw/b/sizes.csv"):
+            store.put("lake", key, b"" if key == "raw/" else ZIPS if "zips" in key else b"n,size\n" + b"1,2\n" * 9)
+        for module in ("inputs", "infer"):
+            monkeypatch.setattr(f"ingestcore.cli.{module}.open_s3", lambda folder, place=None: store)
+        return store
+
+    def test_a_prefix_is_the_source_s_and_every_key_is_routed(self, ingest: Ingest) -> None:
+        told = json.loads(ingest("infer", "s3://lake/raw/", "--json").out)
+        (source,) = told["config"]["sources"].values()
+        assert source == {
+            "s3": {"bucket": "lake", "prefix": "raw/"},
+            "route": {"zips*.csv": "zips", "sizes*.csv": "sizes"},
+        }
+        assert (told["files"], told["left_out"]) == (3, [])
+
+    @pytest.mark.parametrize("given", ["s3://lake/raw/a/zips", "s3://lake/raw/a/zips-1.csv"])
+    def test_a_prefix_within_a_name_or_an_object_gives_its_folder(self, ingest: Ingest, given: str) -> None:
+        told = json.loads(ingest("infer", given, "--json").out)
+        (source,) = told["config"]["sources"].values()
+        assert source == {"s3": {"bucket": "lake", "prefix": "raw/a/"}, "route": {"zips*.csv": "zips"}}
+
+    def test_a_prefix_with_nothing_in_it(self, ingest: Ingest) -> None:
+        ran = ingest("infer", "s3://lake/none/")
+        assert ran.code == 2
+        assert "no CSV file to learn from in s3://lake/none/" in ran.err
+
+    def test_an_object_is_previewed_as_its_source_routes_it(self, ingest: Ingest) -> None:
+        ingest("infer", "s3://lake/raw/", "-o", "made.yaml")
+        told = json.loads(ingest("preview", "s3://lake/raw/a/zips-2.csv", "--config", "made.yaml", "--json").out)
+        assert (told["file"], told["dataset"]) == ("s3://lake/raw/a/zips-2.csv", "zips")
+        assert told["totals"]["published"] == 40
+
+    def test_an_object_that_is_not_there_names_its_neighbours(self, ingest: Ingest) -> None:
+        ran = ingest("preview", "s3://lake/raw/a/zips")
+        assert ran.code == 2
+        assert "no such object; below it are s3://lake/raw/a/zips-1.csv, s3://lake/raw/a/zips-2.csv" in ran.err
 
 
 class TestPreview:

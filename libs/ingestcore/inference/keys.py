@@ -17,6 +17,7 @@ _MAX_CANDIDATES: Final = 6
 _MAX_CHARACTERS: Final = 128
 _MIN_ROWS: Final = 10
 """In fewer rows nearly anything is unique."""
+
 _KEY_TYPES: Final = (Type.STRING, Type.INTEGER)
 _REVISION_TYPES: Final = (Type.INTEGER, Type.DATE, Type.TIMESTAMP)
 

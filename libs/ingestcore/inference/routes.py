@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Final
 
 from ingestcore.datasets.spec import S3Source, SourceSpec
@@ -12,7 +13,8 @@ from ingestcore.inference.names import common_start, extension_of, folder_of, st
 _MAX_STEMS: Final = 8
 """More beginnings than this are no beginnings: then the folder, or what they share, makes the pattern."""
 
-_LEVELS: Final = 4
+_START, _FOLDER, _BOTH, _NAMES = range(4)
+"""What patterns say: how names start, the folder, both, or the whole names."""
 
 
 def routes_of(groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -21,23 +23,26 @@ def routes_of(groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
     groups  by dataset: its files, as keys below the prefix
     """
     wanted = {name: dataset for dataset, names in groups.items() for name in names}
-    level = dict.fromkeys(groups, 0)
+    level = dict.fromkeys(groups, _START)
     while True:
         route = _ordered({dataset: _patterns(names, level[dataset]) for dataset, names in groups.items()})
         wrong = _wrong(route, wanted)
-        tighter = {dataset for dataset in wrong if level[dataset] < _LEVELS - 1}
+        # Both say their folder; then the one that takes too much asks for less; where it can't, the other says more.
+        tighter = {dataset for pair in wrong for dataset in pair if level[dataset] < _FOLDER}
+        tighter = tighter or {dataset for dataset, _ in wrong if level[dataset] < _NAMES}
+        tighter = tighter or {dataset for _, dataset in wrong if level[dataset] < _NAMES}
         if not tighter:
             return route
         for dataset in tighter:
             level[dataset] += 1
 
 
-def _wrong(route: Mapping[str, str], wanted: Mapping[str, str]) -> set[str]:
-    """-> datasets that get files of others."""
+def _wrong(route: Mapping[str, str], wanted: Mapping[str, str]) -> set[tuple[str, str]]:
+    """-> (dataset that gets a file, dataset it is of) where they differ."""
     # The bucket plays no part in routing.
     source = SourceSpec(s3=S3Source(bucket="any"), route=dict(route))
     reached = {name: source.dataset_of(name, "any") for name in wanted}
-    return {got for name, got in reached.items() if got is not None and got != wanted[name]}
+    return {(got, wanted[name]) for name, got in reached.items() if got is not None and got != wanted[name]}
 
 
 def _patterns(names: Sequence[str], level: int) -> list[str]:
@@ -47,11 +52,11 @@ def _patterns(names: Sequence[str], level: int) -> list[str]:
     if len(stems) > _MAX_STEMS:
         stems = [re.sub(r"\d+$", "", common_start(stems))]
     folder = folder_of(names)
-    if level == 0 or (level == 1 and not folder):
+    if level == _START or (level == _FOLDER and not folder):
         return [f"{_literal(stem)}*{_literal(extension)}" for stem in stems for extension in extensions]
-    if level == 1:
+    if level == _FOLDER:
         return [f"{_literal(folder)}*{_literal(extension)}" for extension in extensions]
-    if level == 2:
+    if level == _BOTH:
         deep = "" if all(name.rpartition("/")[0] + "/" == folder for name in names) or not folder else "*"
         return [
             f"{_literal(folder)}{deep}{_literal(s)}*{_literal(extension)}" for s in stems for extension in extensions
@@ -71,14 +76,12 @@ def _ordered(patterns: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def _disjoint(pairs: Sequence[tuple[str, str]]) -> bool:
-    """Whether no name that begins and ends as one pattern can match another dataset's, as far as letters tell."""
-    for place, (pattern, dataset) in enumerate(pairs):
-        head = pattern.partition("*")[0]
-        for other, another in pairs[place + 1 :]:
-            begins = other.partition("*")[0]
-            if dataset != another and (head.startswith(begins) or begins.startswith(head)):
-                return False
-    return True
+    """Whether no key can match patterns of two datasets, as far as the first letters of its last part tell."""
+    heads = [(pattern.rpartition("/")[2].partition("*")[0], dataset) for pattern, dataset in pairs]
+    return not any(
+        dataset != another and (head.startswith(other) or other.startswith(head))
+        for (head, dataset), (other, another) in combinations(heads, 2)
+    )
 
 
 def _literals(pattern: str) -> int:
