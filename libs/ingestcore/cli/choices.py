@@ -10,6 +10,7 @@ import typer
 
 from ingestcore.cli.errors import EXIT_CONFIGURATION, OperatorError
 from ingestcore.datasets.problems import nearest
+from ingestcore.reasons import Reason
 from ingestcore.topics import TOPICS, topic_name
 
 
@@ -38,6 +39,10 @@ def names_dataset(name: str, dataset: str) -> bool:
 # -- shell completion: never an error, never a wait
 def topics(incomplete: str) -> Iterable[str]:
     return [name for name in TOPICS if name.startswith(incomplete)]
+
+
+def reasons(incomplete: str) -> Iterable[str]:
+    return [reason.value for reason in Reason if reason.value.startswith(incomplete.upper())]
 
 
 def services(incomplete: str) -> Iterable[str]:

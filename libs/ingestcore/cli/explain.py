@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from ingestcore.cli import choices
 from ingestcore.cli.console import AsJson, err, out, print_json, print_table, table
 from ingestcore.cli.errors import EXIT_CONFIGURATION, OperatorError
 from ingestcore.datasets.problems import nearest
@@ -19,7 +20,13 @@ _QUERY = (
 
 def explain(
     reason: Annotated[
-        str | None, typer.Argument(metavar="[REASON]", help="As in a dead letter. Without it: all.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[REASON]",
+            help="As in a dead letter. Without it: all.",
+            show_default=False,
+            autocompletion=choices.reasons,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

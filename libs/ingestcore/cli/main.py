@@ -24,7 +24,7 @@ def build() -> typer.Typer:
     app = typer.Typer(
         name="ingest",
         help="Files in S3 -> Kafka -> deduplicated Parquet, every row accounted for.\n\n"
-        "Begin with `ingest demo`, or write a configuration, `ingest validate` it and `ingest up` it.",
+        "Begin with `ingest demo`, or let `ingest infer` write a configuration; `ingest validate` and `ingest up` it.",
         no_args_is_help=True,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
