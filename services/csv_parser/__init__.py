@@ -17,11 +17,11 @@ class CsvParserSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="INGEST_CSV_PARSER_")
 
-    gather_bytes: Size = Field(default=8 << 20, gt=0)
+    gather_bytes: Size = Field(default=4 << 20, gt=0)
     """Blocks smaller than `large_bytes` are held and emitted together once this much is held, or at the commit: small
     messages cost more than their rows"""
 
-    large_bytes: Size = Field(default=1 << 20, gt=0)
+    large_bytes: Size = Field(default=4 << 20, gt=0)
     """A block of this size is emitted at once"""
 
     message_bytes: Size = Field(default=4 << 20, gt=0, le=16 << 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import signal
 import sys
@@ -163,6 +164,9 @@ class _Process:
             inner = self._build_inner(context) if self._inner else None
             gauges = StageGauges(self._metrics, self._instance)
             self._health.explain("progress", lambda: {"lag_seconds": gauges.lag_seconds, "rows": gauges.totals})
+            # What was loaded and built stays: the collector need not look at it again and again.
+            gc.collect()
+            gc.freeze()
             details = getattr(built, "status", None)
             if details:
                 self._health.explain(self._service.name, details)
