@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+URI    ?= s3://lake/raw/sample.csv
+GIB    ?= 20
 
-.PHONY: help setup demo test test-long check docs bench lock clean
+.PHONY: help setup demo test test-long check docs bench load-sample-data lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,6 +45,9 @@ test-long: $(READY)  ## The long ones: 1 GB end to end under kills, freezes and 
 
 bench: $(READY)  ## What the whole chain costs: CPU of every process, MB/s, memory; JSON and a chart in bench-report/
 	@$(BIN)/python -m ingestcore.bench
+
+load-sample-data: $(READY)  ## Put the synthetic CSV of the benchmark into S3: make load-sample-data URI=s3://bucket/raw/sample.csv GIB=20
+	@$(BIN)/python -m connectors.bench.sample_data $(URI) --gib $(GIB)
 
 demo: $(READY)  ## The main job on embedded servers: 200 MB of CSV from S3 through Kafka to deduplicated Parquet
 	@$(BIN)/ingest demo

@@ -17,7 +17,7 @@ class ParquetSinkSettings(Settings):
     held_bytes: Size = Field(default=256 << 20, gt=0)
     """Input of all partitions held at most; the largest partitions are written beyond it"""
 
-    buffer_bytes: Size = Field(default=96 << 20, gt=0)
+    buffer_bytes: Size = Field(default=64 << 20, gt=0)
     """Rows in memory that are in no row group yet, all open files together"""
 
     row_group_bytes: Size = Field(default=32 << 20, gt=0)

@@ -53,6 +53,11 @@ class Series:
         }
 
 
+def cores_for(mb_per_second: float) -> Callable[[ChainRun], float]:
+    """-> cores that services and servers of a run would take at that pace."""
+    return lambda run: sum(run.cpu_ms_per_mb.values()) * mb_per_second / 1e3
+
+
 def write(folder: Path, series: Sequence[Series], duckdb_ms_per_mb: Sequence[float]) -> dict[str, Any]:
     """Write `bench.json` and `bench.svg`. -> what the JSON holds."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,24 +70,34 @@ def write(folder: Path, series: Sequence[Series], duckdb_ms_per_mb: Sequence[flo
 
 
 def show(console: Console, figures: Mapping[str, Any]) -> None:
-    """Print the table."""
-    table = Table(title="CPU ms per MB of CSV (median), wall MB/s, memory of the largest service")
-    names = list(dict.fromkeys(n for one in figures["series"] for n in one["cpu_ms_per_mb"]))
-    for heading in ("", "MB", "runs", "MB/s", *names, "ns/row", "MiB"):
-        table.add_column(heading, justify="left" if not heading else "right")
+    """Print what counts of each series, then what each process cost."""
+    whole = Table(title="Medians; CPU ms per MB of CSV; memory of the largest service")
+    for heading in ("", "MB", "runs", "MB/s", "services", "servers", "ns/row", "MiB"):
+        whole.add_column(heading, justify="left" if not heading else "right")
     for one in figures["series"]:
         costs = one["cpu_ms_per_mb"]
-        memory = max(mib for label, mib in one["peak_rss_mib"].items() if label not in SERVERS)
-        table.add_row(
+        whole.add_row(
             one["name"],
             f"{one['megabytes']:.0f}",
             str(one["runs"]),
             f"{one['mb_per_second']['median']:.1f}",
-            *(f"{costs[name]:.1f}" if name in costs else "" for name in names),
+            f"{costs['services']:.1f}",
+            f"{sum(costs.get(server, 0.0) for server in SERVERS):.1f}",
             f"{1e3 * one['cpu_us_per_row']:.0f}",
-            f"{memory:.0f}",
+            f"{max(mib for label, mib in one['peak_rss_mib'].items() if label not in SERVERS):.0f}",
         )
-    console.print(table)
+    console.print(whole)
+    parts = Table(title="CPU ms per MB by process")
+    parts.add_column("")
+    for one in figures["series"]:
+        parts.add_column(one["name"], justify="right")
+    names = dict.fromkeys(n for one in figures["series"] for n in one["cpu_ms_per_mb"] if n != "services")
+    for name in names:
+        parts.add_row(
+            name,
+            *(f"{one['cpu_ms_per_mb'][name]:.1f}" if name in one["cpu_ms_per_mb"] else "" for one in figures["series"]),
+        )
+    console.print(parts)
     if "duckdb_cpu_ms_per_mb" in figures:
         console.print(
             f"DuckDB, csv -> distinct -> Parquet of the first file: {figures['duckdb_cpu_ms_per_mb']:.1f} CPU ms per MB"

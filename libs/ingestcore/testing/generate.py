@@ -165,10 +165,12 @@ class Rows:
         repeats[places] = False
         fresh = ~repeats
         fresh[places] = False
+        if not self._fresh:
+            # There is nothing to repeat before the first good row.
+            first = int(np.argmax(fresh | repeats))
+            fresh[first], repeats[first] = first not in places, False
         # A row may repeat any row before it: those of this chunk too.
         known = self._fresh + np.cumsum(fresh) - fresh
-        fresh |= repeats & (known == 0)
-        repeats &= ~fresh
         ids = np.empty(size, np.uint64)
         new = _ids(int(fresh.sum()), self._fresh)
         ids[fresh] = new

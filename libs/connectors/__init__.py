@@ -1,0 +1,1 @@
+"""Commands under the names the runbooks use. The code behind them is in `ingestcore`."""

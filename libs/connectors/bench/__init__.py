@@ -1,0 +1,1 @@
+"""Load and benchmark commands of the S3 ingest runbook."""
