@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from ingestcore.cli import completeness, fleet, ledger
+from ingestcore.cli.demo_names import DATASET, KEY, LAKE_URI, SOURCE_BUCKET
 from ingestcore.cli.errors import EXIT_CONFIGURATION, EXIT_FAILED, OperatorError
 from ingestcore.cli.target import environment, platform
 from ingestcore.cli.up import up
@@ -23,10 +24,6 @@ from ingestcore.fleet.record import is_supervised
 if TYPE_CHECKING:
     from ingestcore.testing.generate import Truth
 
-SOURCE_BUCKET, KEY = "demo-in", "raw/orders.csv"
-LAKE_BUCKET = "demo-lake"
-LAKE_URI = f"s3://{LAKE_BUCKET}/"
-DATASET = "orders"
 TIMEOUT_SECONDS = 900.0
 IDLE_SECONDS = 60.0
 _MARK = "demo.txt"

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ingestcore.cli.demo import DATASET, LAKE_URI
+from ingestcore.cli.demo_names import DATASET, LAKE_URI
 from ingestcore.testing import lake
 from ingestcore.testing.generate import Rows, Truth
 
