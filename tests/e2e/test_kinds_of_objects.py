@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 SPEC = Rows().shape.spec
 COLUMNS = Rows().shape.columns
+EXACT = {
+    "dedupe": {"keys": "all"},
+    "csv": {"encoding": "windows-1252"},
+    "fields": {"größe": "string", "price": {"type": "decimal(38,2)", "min": 0}, "facts": "json"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +32,8 @@ def fleet(make_fleet: Callable[..., LocalFleet]) -> LocalFleet:
     """A fleet in which a folder is a dataset: `raw/NAME/...` goes to `NAME`."""
     fleet = make_fleet()
     names = ("zipped", "tiny", "awkward", "crlf", "twin-a", "twin-b", "odd", "empty", "broken")
-    source = fleet.source(route={f"{name}/*": name for name in names})
-    fleet.up({"sources": {fleet.name: source}, "datasets": dict.fromkeys(names, SPEC)})
+    source = fleet.source(route={f"{name}/*": name for name in (*names, "exact")})
+    fleet.up({"sources": {fleet.name: source}, "datasets": {**dict.fromkeys(names, SPEC), "exact": EXACT}})
     return fleet
 
 
@@ -86,6 +92,45 @@ def test_odd_keys_work(fleet: LocalFleet, tmp_path: Path) -> None:
     fleet.settled(before + len(keys))
     assert states(fleet, "/odd/") == [State.BALANCED] * len(keys)
     assert fleet.rows(fleet.connection(), "odd").shape[0] == len(keys)
+
+
+def test_decimals_json_and_an_old_encoding_come_out_exact(fleet: LocalFleet) -> None:
+    before = taken(fleet)
+    lines = [
+        "größe,price,facts",
+        'ü€,1.50,"{""b"": 1, ""a"": [1.0]}"',
+        'ü€,01.5,"{ ""a"":[1.0],""b"":1}"',  # the same values, written otherwise
+        f"“x”,{'9' * 36}.99,null",
+        "a,,",
+        "b,1.505,1",
+        "c,-1,1",
+        "d,1,{'a'}",
+    ]
+    data = "\n".join(lines).encode("windows-1252") + b"\n\x81,1,1\n"
+    fleet.upload("exact/old.csv", data)
+    fleet.upload("exact/wide.csv", "größe,price,facts\nz,1,1\n".encode("utf-16"))
+    fleet.settled(before + 2)
+    found = fleet.rows(fleet.connection(), "exact")
+    types = dict(zip(found.columns, map(str, found.types), strict=True))
+    assert (types["price"], types["facts"]) == ("DECIMAL(38,2)", "VARCHAR")
+    rows = set(found.project('"größe", price, facts').fetchall())
+    facts = {row[2] for row in rows if row[0] == "ü€"}
+    assert len(facts) == 1 and facts <= {'{"b": 1, "a": [1.0]}', '{ "a":[1.0],"b":1}'}
+    assert {row[:2] for row in rows} == {
+        ("ü€", Decimal("1.50")),
+        ("“x”", Decimal("9" * 36 + ".99")),
+        ("a", None),
+    }
+    fleet.quiet()
+    told = fleet.letters(fleet.connection(), ("dataset", "reason", "row", "raw"))
+    mine = {(reason, row, bytes(raw)[:20]) for dataset, reason, row, raw in told if dataset == "exact"}
+    assert mine == {
+        ("VALIDATION_FAIL", 5, b"b,1.505,1\n"),
+        ("VALIDATION_FAIL", 6, b"c,-1,1\n"),
+        ("VALIDATION_FAIL", 7, b"d,1,{'a'}\n"),
+        ("VALIDATION_FAIL", 8, b"\x81,1,1\n"),
+        ("SCHEMA_DRIFT", None, "größe,price,facts".encode("utf-16")[:20]),
+    }
 
 
 def test_empty_objects_are_counted(fleet: LocalFleet) -> None:

@@ -91,7 +91,8 @@ def file_of(chance: random.Random, dialect: Dialect, rows: int, bad_rate: float)
         if chance.random() < bad_rate / 4:
             line += dialect.delimiter.encode()
         if chance.random() < bad_rate / 4:
-            line = line.replace(b"e", b"\xe9", 1)
+            # One byte that is no UTF-8, or not defined in the other encodings.
+            line = line.replace(b"e", chance.choice([b"\xe9", b"\x81", b"\xc3\xa5"]), 1)
         lines.append(line + line_end.encode())
     data = b"".join(lines)
     return data.rstrip(b"\r\n") if chance.random() < 0.3 and data.rstrip(b"\r\n") else data
@@ -133,10 +134,14 @@ DIALECTS = [
     Dialect(delimiter=";", comment="#"),
     Dialect(delimiter="|", quote="'", null_values=("", "NA")),
     Dialect(delimiter="\t", escape="\\"),
+    Dialect(encoding="windows-1252", comment="#"),
+    Dialect(encoding="iso-8859-3", delimiter=";", null_values=("", "Ã¼â")),
 ]
 
 
-@pytest.mark.parametrize("dialect", DIALECTS, ids=["comma", "comments", "apostrophes", "escapes"])
+@pytest.mark.parametrize(
+    "dialect", DIALECTS, ids=["comma", "comments", "apostrophes", "escapes", "windows-1252", "iso-8859-3"]
+)
 @pytest.mark.parametrize("bad_rate", [0.0, 0.05, 0.9], ids=["clean", "few bad", "storm"])
 def test_rows_and_bad_rows_equal_those_of_the_plain_reader_at_every_block_size(
     dialect: Dialect, bad_rate: float
@@ -161,6 +166,7 @@ def test_any_bytes_at_all_come_out_once_and_the_same_at_every_block_size() -> No
             escape=chance.choice([None, None, "\\"]),
             comment=chance.choice([None, "#"]),
             quote=chance.choice(['"', '"', None]),
+            encoding=chance.choice(["utf-8", "utf-8", "windows-1253", "koi8-r"]),
         )
         weights = chance.choice([(4, 4, 4, 1, 2, 6, 1, 1, 0.3), (1, 8, 4, 1, 2, 8, 1, 1, 0.3)])
         data = bytes(chance.choices(b'",\n\ra1#\\\xff', weights=weights, k=chance.randrange(1, 80)))
@@ -259,6 +265,18 @@ def test_a_byte_order_mark_within_an_object_is_part_of_the_value() -> None:
     assert parsed[0][1]["id"] == "\ufeffb"
     ragged = parse(mark + b"b\nc,1,,\n", plan_of(ROWS))
     assert [row.ordinal for row in ragged.bad] == [0]
+
+
+def test_bytes_of_a_declared_encoding_are_decoded_and_kept_as_they_are_in_dead_letters() -> None:
+    plan = plan_of({"s": "string", "n": "integer"}, csv={"encoding": "cp1252"})
+    parsed = parse(b'\x80 "\x93,1\n"\xfc,\n",x\xa0\n\x81,3\nok,\x85\n', plan)
+    assert parsed.rows.to_pylist() == [{"s": '€ "“', "n": 1}]
+    assert [(bad.message, bad.value) for bad in parsed.bad] == [
+        ("n is not a whole number of at most 64 bits", "x\u00a0"),
+        ("s is not windows-1252 text", "\ufffd"),
+        ("n is not a whole number of at most 64 bits", "…"),
+    ]
+    assert [parsed.records.raw(bad.ordinal) for bad in parsed.bad] == [b'"\xfc,\n",x\xa0\n', b"\x81,3\n", b"ok,\x85\n"]
 
 
 def test_an_unquoted_null_value_is_null_and_a_quoted_one_is_not() -> None:

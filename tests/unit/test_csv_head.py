@@ -61,6 +61,22 @@ def test_a_head_that_never_ends_is_given_up() -> None:
     assert isinstance(found, Drift) and "quote never closed" in found.message and len(found.raw) == 64 << 10
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("declared", ["utf-8", "windows-1252"])
+def test_an_object_in_utf_16_is_told_by_its_mark_and_what_to_do(encoding: str, declared: str) -> None:
+    spec = DatasetSpec.model_validate({"csv": {"encoding": declared}})
+    found = find_head("\ufeffid,name\n1,a\n".encode(encoding), spec, whole=True, max_row_bytes=1000)
+    name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+    assert said(found) == f"the object is {name}, which is not read: convert it, e.g. `iconv -f {name} -t UTF-8`"
+
+
+def test_a_mark_of_utf_8_contradicts_another_encoding() -> None:
+    spec = DatasetSpec.model_validate({"csv": {"encoding": "latin-1"}})
+    found = find_head(b"\xef\xbb\xbfid\n1\n", spec, whole=True, max_row_bytes=1000)
+    assert isinstance(found, Drift)
+    assert "begins with the mark of UTF-8, and `encoding: iso-8859-1` is set" in found.message
+
+
 def test_a_header_longer_than_a_row_may_be_is_refused() -> None:
     found = find_head(b"x" * 1001 + b"\n", DatasetSpec(), whole=False, max_row_bytes=1000)
     assert isinstance(found, Drift) and "max_row_bytes (1000)" in found.message

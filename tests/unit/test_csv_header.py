@@ -29,6 +29,12 @@ def test_names_are_read_as_the_reader_reads_fields(record: bytes, names: tuple[s
     assert read_header(record, Dialect()) == names
 
 
+def test_names_are_decoded() -> None:
+    assert read_header(b"gr\xf6\xdfe,\x80\n", Dialect(encoding="windows-1252")) == ("größe", "€")
+    with pytest.raises(ValueError, match="the header is not windows-1252 \\(byte 2 of it\\)"):
+        read_header(b"a,\x81\n", Dialect(encoding="windows-1252"))
+
+
 def test_names_follow_the_dialect() -> None:
     assert read_header(b"'a;b';c\n", Dialect(delimiter=";", quote="'")) == ("a;b", "c")
     assert read_header(b'"a"|b\n', Dialect(delimiter="|", quote=None)) == ('"a"', "b")

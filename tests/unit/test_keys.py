@@ -261,6 +261,14 @@ def test_a_decimal_has_one_key_however_many_zeros_it_is_written_with_and_whateve
     assert keyed("", "10,2") != keyed("0", "10,2")
 
 
+def test_keys_are_those_of_the_text_whatever_encoding_it_came_in() -> None:
+    def keyed(encoding: str) -> list[bytes]:
+        described = {"fields": {"s": "string"}, "dedupe": {"keys": "all"}, "csv": {"encoding": encoding}}
+        return of_file("größe €\n".encode(encoding), ("s",), described)
+
+    assert keyed("utf-8") == keyed("windows-1252") == keyed("iso-8859-15")
+
+
 def test_content_is_the_same_where_an_optional_column_is_missing_or_null() -> None:
     described = {"fields": {"a": "string", "n": {"type": "integer", "required": False}}, "dedupe": {"keys": "all"}}
     assert of_file(b"x\n", ("a",), described) == of_file(b"x,\n", ("a", "n"), described)

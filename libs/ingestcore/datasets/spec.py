@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from ingestcore.datasets.decimal_digits import MAX_PRECISION, decimal_digits
+from ingestcore.datasets.encodings import UTF_8, encoding_named
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "kb": 1000, "mb": 10**6, "gb": 10**9}
 _SIZES = _UNITS | {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
@@ -237,8 +238,8 @@ class Dialect(Spec):
     header: bool = True
     """The first record names the columns; `false`: `fields` name them, in order"""
 
-    encoding: str = "utf-8"
-    """UTF-8 only"""
+    encoding: str = UTF_8
+    """`utf-8`, or one with one byte a character such as `windows-1252`, see below"""
 
     null_values: tuple[str, ...] = ("",)
     """Unquoted texts that mean null"""
@@ -251,10 +252,8 @@ class Dialect(Spec):
 
     @field_validator("encoding")
     @classmethod
-    def _utf8_only(cls, value: str) -> str:
-        if value.lower().replace("_", "-") not in ("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii"):
-            raise ValueError(f"{value} is not read: convert the files, e.g. `iconv -f {value} -t UTF-8`")
-        return "utf-8"
+    def _readable(cls, value: str) -> str:
+        return encoding_named(value)
 
     @model_validator(mode="after")
     def _characters_differ(self) -> Dialect:
@@ -359,14 +358,8 @@ class DatasetSpec(Spec):
         return self
 
 
-class S3Source(Spec):
-    """Where objects are."""
-
-    bucket: str = Field(min_length=3)
-    """The bucket's name"""
-
-    prefix: str = ""
-    """Keys that begin so; left out: all"""
+class S3Access(Spec):
+    """Which S3 server, and as whom."""
 
     region: str | None = None
     """Region; left out: the SDK's"""
@@ -377,14 +370,57 @@ class S3Source(Spec):
     path_style: bool | None = None
     """Bucket in the path instead of the host name; left out: yes with an endpoint"""
 
-    poll_interval: Seconds = 10.0
-    """Pause between two listings"""
-
     access_key_id: str | None = None
     """Left out: the SDK's credential chain. Write a reference, see Secrets"""
 
     secret_access_key: str | None = None
     """Goes with it"""
+
+    role_arn: str | None = None
+    """A role that is assumed with those credentials, see A role in another account"""
+
+    external_id: str | None = Field(default=None, min_length=2, max_length=1224)
+    """What the role's owner asks for"""
+
+    role_session_name: str | None = None
+    """What the role's owner sees in their logs; left out: `ingest-` and the service's or sink's name"""
+
+    @field_validator("role_arn")
+    @classmethod
+    def _is_role(cls, value: str | None) -> str | None:
+        if value is not None and "${" not in value and not _ROLE_ARN.fullmatch(value):
+            raise ValueError(f"{value!r} is no role: arn:aws:iam::123456789012:role/name")
+        return value
+
+    @field_validator("role_session_name")
+    @classmethod
+    def _is_session_name(cls, value: str | None) -> str | None:
+        if value is not None and "${" not in value and not re.fullmatch(r"[\w+=,.@-]{2,64}", value, re.ASCII):
+            raise ValueError(f"{value!r} is no session name: 2 to 64 letters, digits and + = , . @ - _")
+        return value
+
+    @model_validator(mode="after")
+    def _of_a_role(self) -> S3Access:
+        for name in ("external_id", "role_session_name"):
+            if self.role_arn is None and getattr(self, name) is not None:
+                raise ValueError(f"{name} is of a role: add role_arn, or leave it out")
+        return self
+
+
+_ROLE_ARN = re.compile(r"arn:[\w-]+:iam::\d*:?role/\S+")
+
+
+class S3Source(S3Access):
+    """Where objects are."""
+
+    bucket: str = Field(min_length=3)
+    """The bucket's name"""
+
+    prefix: str = ""
+    """Keys that begin so; left out: all"""
+
+    poll_interval: Seconds = 10.0
+    """Pause between two listings"""
 
 
 class SourceSpec(Spec):
@@ -427,7 +463,7 @@ class SourceSpec(Spec):
         return None
 
 
-class ParquetSink(Spec):
+class ParquetSink(S3Access):
     """Parquet files on S3."""
 
     uri: str = Field(pattern=r"^s3://[^/]{3,}(/.*)?$")
@@ -441,21 +477,6 @@ class ParquetSink(Spec):
 
     batch_size: int = Field(default=131_072, gt=0)
     """Rows per row group and batch"""
-
-    region: str | None = None
-    """Region; left out: the SDK's"""
-
-    endpoint_url: str | None = None
-    """Where the server is; left out: `S3_ENDPOINT_URL`, else AWS"""
-
-    path_style: bool | None = None
-    """Bucket in the path instead of the host name; left out: yes with an endpoint"""
-
-    access_key_id: str | None = None
-    """Left out: the SDK's credential chain. Write a reference, see Secrets"""
-
-    secret_access_key: str | None = None
-    """Goes with it"""
 
 
 class SinkSpec(Spec):

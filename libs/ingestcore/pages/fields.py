@@ -28,7 +28,9 @@ def rows(model: type[BaseModel], *, prefix: str = "", opened: tuple[str, ...] = 
 
 
 def _rows(model: type[BaseModel], prefix: str, opened: tuple[str, ...]) -> Iterator[Row]:
-    for key, (name, field) in zip(names_of(model), model.model_fields.items(), strict=True):
+    found = zip(names_of(model), model.model_fields.items(), strict=True)
+    # A model's own fields say more about it than those it shares with others.
+    for key, (name, field) in sorted(found, key=lambda entry: entry[1][0] not in model.__annotations__):
         if name in opened:
             inner = field.annotation
             assert isinstance(inner, type) and issubclass(inner, BaseModel)

@@ -103,7 +103,7 @@ def _good_rows(judged: list[_Judged], plan: Plan) -> tuple[pa.Table, NDArray[np.
 
 def _checks(plan: Plan) -> list[tuple[Column, str]]:
     """What a row can break, in the order in which it is reported: types first, then rules, each by column."""
-    types = [(column, f"is not {texts.expected(column.field)}") for column in plan.columns]
+    types = [(column, f"is not {texts.expected(column.field, plan.dialect.encoding)}") for column in plan.columns]
     return types + [(column, f"must {rule.wanted}") for column in plan.columns for rule in column.rules]
 
 

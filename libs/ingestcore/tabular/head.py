@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from ingestcore.datasets.encodings import UTF_8
 from ingestcore.datasets.spec import DatasetSpec, Dialect
 from ingestcore.tabular.header import judge_header, read_header
 from ingestcore.tabular.row_ends import record_ends
@@ -55,7 +56,10 @@ def find_head(data: bytes, spec: DatasetSpec, *, whole: bool, max_row_bytes: int
         return None
     for mark, encoding in _OTHER_MARKS.items():
         if data.startswith(mark):
-            return Drift(_not_utf8(encoding), (), data[:FIRST_BYTES])
+            return Drift(_not_read(encoding), (), data[:FIRST_BYTES])
+    if data.startswith(codecs.BOM_UTF8) and spec.csv.encoding != UTF_8:
+        message = f"the object begins with the mark of UTF-8, and `encoding: {spec.csv.encoding}` is set for it"
+        return Drift(f"{message}: give these files a dataset without `encoding`", (), data[:FIRST_BYTES])
     start: int | None = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
     start = _skip_lines(data, start or 0, spec.csv.skip_rows, whole=whole)
     if start is None:
@@ -77,7 +81,7 @@ def _judge(record: bytes, end: int, spec: DatasetSpec, max_row_bytes: int) -> He
     if len(record) > max_row_bytes:
         return Drift(f"the header is longer than max_row_bytes ({max_row_bytes})", (), record[:FIRST_BYTES])
     if b"\0" in record:
-        return Drift(_not_utf8("UTF-16LE"), (), record)
+        return Drift(_not_read("UTF-16LE"), (), record)
     try:
         columns = _columns(record, spec.csv)
     except ValueError as error:
@@ -131,5 +135,5 @@ def _too_far(data: bytes, max_row_bytes: int) -> Drift | None:
     return Drift(f"no header within the first {len(data)} bytes: look for a quote never closed", (), data[:FIRST_BYTES])
 
 
-def _not_utf8(encoding: str) -> str:
-    return f"the object is {encoding}, only UTF-8 is read: convert it, e.g. `iconv -f {encoding} -t UTF-8`"
+def _not_read(encoding: str) -> str:
+    return f"the object is {encoding}, which is not read: convert it, e.g. `iconv -f {encoding} -t UTF-8`"

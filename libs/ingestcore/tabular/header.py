@@ -8,18 +8,20 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.csv
 
+from ingestcore.datasets.encodings import UTF_8, spelled
 from ingestcore.datasets.spec import DatasetSpec, Dialect, FieldSpec, OnExtra
 from ingestcore.tabular.dialect import parse_options
+from ingestcore.tabular.transcode import to_utf8
 
 _SHOWN = 12
 """Names listed in a message at most."""
 
 
 def read_header(record: bytes, dialect: Dialect) -> tuple[str, ...]:
-    """-> column names in file order, read as the reader reads fields; a byte order mark is dropped.
+    """-> column names in file order, read as the reader reads fields; a UTF-8 byte order mark is dropped.
 
     A column without a name (a trailing delimiter, a pandas index) is called `column_N`, N from 1.
-    Raises ValueError with advice: empty, not UTF-8, a name twice.
+    Raises ValueError with advice: empty, not in its encoding, a name twice.
     """
     found = fields_of(record, dialect)
     names = tuple(name or f"column_{place}" for place, name in enumerate(found, 1))
@@ -30,17 +32,20 @@ def read_header(record: bytes, dialect: Dialect) -> tuple[str, ...]:
 
 
 def fields_of(record: bytes, dialect: Dialect) -> tuple[str, ...]:
-    """-> texts of the fields of a record at the start of an object; a byte order mark is dropped.
+    """-> texts of the fields of a record at the start of an object; a UTF-8 byte order mark is dropped.
 
-    Raises ValueError with advice: empty, not UTF-8.
+    Raises ValueError with advice: empty, not in its encoding.
     """
-    record = record.removeprefix(codecs.BOM_UTF8)
+    if dialect.encoding == UTF_8:
+        record = record.removeprefix(codecs.BOM_UTF8)
     try:
-        record.decode("utf-8")
+        record.decode(dialect.encoding)
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"the header is not UTF-8 (byte {error.start} of it): convert the file, e.g. `iconv -f latin1 -t UTF-8`"
+            f"the header is not {spelled(dialect.encoding)} (byte {error.start} of it): say what it is, "
+            "e.g. `csv: {encoding: windows-1252}`, or convert the file"
         ) from error
+    record = to_utf8(record, dialect.encoding)
     record = record if record.endswith((b"\n", b"\r")) else record + b"\n"
     if not record.strip(b"\r\n"):
         raise ValueError("the header is empty: set `csv: {skip_rows: …}` if it comes later, or `csv: {header: false}`")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ingestcore.datasets.spec import Dialect
 from ingestcore.tabular.row_ends import CR, LF, LongRecord, Mask, Offsets, record_ends
+from ingestcore.tabular.transcode import to_utf8
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,14 @@ class Records:
     """Records of a block.
 
     data        the block's bytes: whole records; the last may lack its line end
+    encoding    of the bytes; what is handed out to be read is UTF-8
     starts, ends  byte range of each record, line end included
     ordinals    numbers (from 0) of the records that carry data; a `place` is an index into them
     open_quote  the last record ends inside quotes
     """
 
     data: bytes
+    encoding: str
     starts: Offsets
     ends: Offsets
     ordinals: NDArray[np.int64]
@@ -44,7 +47,7 @@ class Records:
         if open_quote:
             empty[-1] = True
         ordinals = np.flatnonzero(~empty) if empty.any() else np.arange(len(ends))
-        return cls(data, starts, ends, ordinals, open_quote)
+        return cls(data, dialect.encoding, starts, ends, ordinals, open_quote)
 
     @property
     def count(self) -> int:
@@ -57,11 +60,11 @@ class Records:
 
     @cached_property
     def body(self) -> bytes:
-        """The records that carry data, without those between them that carry none."""
-        return self.data if len(self.ordinals) == self.count else self._joined(self.ordinals)
+        """The records that carry data, without those between them that carry none. UTF-8."""
+        return self._joined(self.ordinals)
 
     def pick(self, places: NDArray[np.int64]) -> bytes:
-        """-> bytes of some of the records that carry data. `places` ascending, each once."""
+        """-> some of the records that carry data, in UTF-8. `places` ascending, each once."""
         return self.body if len(places) == len(self.ordinals) else self._joined(self.ordinals[places])
 
     def raw(self, ordinal: int) -> bytes:
@@ -69,6 +72,9 @@ class Records:
         return self.data[self.starts[ordinal] : self.ends[ordinal]]
 
     def _joined(self, ordinals: NDArray[np.int64]) -> bytes:
+        return to_utf8(self.data if len(ordinals) == self.count else self._raw(ordinals), self.encoding)
+
+    def _raw(self, ordinals: NDArray[np.int64]) -> bytes:
         if not len(ordinals):
             return b""
         gaps = np.flatnonzero(np.diff(ordinals) > 1)

@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ingestcore.datasets.encodings import UTF_8
 from ingestcore.tabular.records import Records
+from ingestcore.tabular.transcode import undefined_bytes
 
 _LOWER_HEX: Final = int.from_bytes(b"0x", "little")
 _UPPER_HEX: Final = int.from_bytes(b"0X", "little")
@@ -34,7 +36,11 @@ def hexadecimal(records: Records) -> Places | None:
 
 
 def undecodable(records: Records) -> Places:
-    """-> records that carry data and are not UTF-8; where there are many, all from the last one found on."""
+    """-> records that carry data and are not of their encoding; where there are many not UTF-8, all from the last one
+    found on."""
+    if records.encoding != UTF_8:
+        at = undefined_bytes(records.data, records.encoding)
+        return _places(records, np.searchsorted(records.ends, at, "right")) if len(at) else at
     if is_utf8(records.data):
         return np.empty(0, np.int64)
     offsets = np.append(records.starts, records.ends[-1:])

@@ -1,6 +1,6 @@
 """What the text of a field means: the language of each type, and its exact, vectorised reading.
 
-string     any UTF-8
+string     any text in the file's encoding; here it is UTF-8 already
 integer    an optional sign and digits, within 64 bits: `7`, `+7`, `007`.
            Refused, though the reader takes some of them: `0x1F`, `7.0`, `1e3`, `1_000`
 float      a decimal number with an optional exponent: `1`, `+1.`, `.5`, `1e5`; one too small for 64 bits is 0.
@@ -35,6 +35,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ingestcore.datasets.decimal_digits import wanted
+from ingestcore.datasets.encodings import UTF_8, spelled
 from ingestcore.datasets.spec import FieldSpec, Type
 from ingestcore.tabular.decimals import parse_decimals
 from ingestcore.tabular.formats import parse_formatted
@@ -57,7 +58,6 @@ READ_AS_TEXT: Final = (Type.DECIMAL, Type.JSON)
 """Types that are always read as text: pyarrow's reader takes exponents for decimals, and knows no JSON columns."""
 
 EXPECTED: Final = {
-    Type.STRING: "UTF-8 text",
     Type.INTEGER: "a whole number of at most 64 bits",
     Type.FLOAT: "a finite decimal number",
     Type.BOOLEAN: "a boolean word",
@@ -104,8 +104,10 @@ def arrow_type(field: FieldSpec) -> pa.DataType:
     return _ARROW_TYPES[field.type]
 
 
-def expected(field: FieldSpec) -> str:
-    """-> what an operator should write, for messages."""
+def expected(field: FieldSpec, encoding: str) -> str:
+    """-> what an operator should write in a file of that encoding, for messages."""
+    if field.type is Type.STRING:
+        return f"{spelled(encoding)} text"
     if field.type is Type.DECIMAL:
         return wanted(*field.digits)
     if field.format is not None:
@@ -297,7 +299,7 @@ def literal(text: str, field: FieldSpec) -> pa.Scalar:
     """-> the typed value of a text in the spec (bounds, enum). Raises ValueError: the text is no such value."""
     done = convert(pa.array([text.encode()], pa.binary()), field)
     if done.bad[0]:
-        raise ValueError(f"{text!r} is not {expected(field)}")
+        raise ValueError(f"{text!r} is not {expected(field, UTF_8)}")
     return done.values[0]
 
 

@@ -104,22 +104,22 @@ class Bad(Exception):
 def value_of(cell: Cell, spec: FieldSpec, dialect: Dialect) -> Any:
     """-> the typed value of a cell; None: null. Raises Bad."""
     raw = bytes(cell.text)
-    if not cell.quoted and raw in [text.encode() for text in dialect.null_values]:
+    if not cell.quoted and raw.decode(dialect.encoding, "replace") in dialect.null_values:
         value: Any = None
     elif spec.type is Type.STRING:
-        value = _text(raw)
+        value = _text(raw, dialect)
     elif not raw:
         value = None
     else:
-        text = _text(raw)
+        text = _text(raw, dialect)
         value = _TYPES[spec.type](text if spec.type is Type.JSON else text.strip(" \t"), spec)
     _check(value, spec)
     return value
 
 
-def _text(raw: bytes) -> str:
+def _text(raw: bytes, dialect: Dialect) -> str:
     try:
-        return raw.decode()
+        return raw.decode(dialect.encoding)
     except UnicodeDecodeError:
         raise Bad from None
 
