@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -13,13 +13,16 @@ from ingestcore.datasets.registry import Registry
 from ingestcore.datasets.spec import S3Source, SourceSpec
 from ingestcore.messages.objects import ObjectFacts, ObjectRef
 from ingestcore.observe.metrics import Metrics
-from ingestcore.stage import Input, Stateless, Step
+from ingestcore.stage import Input, OperatorNeeded, Retriable, Stateless, Step
 from ingestcore.stores.objects import ObjectStore
 from services.chunk_downloader.run import ObjectRun, Task
 from services.chunk_downloader.settings import SMALL_OBJECT_BYTES, ChunkDownloaderSettings
 from services.chunk_downloader.streams import ObjectBytes, Workers
 from services.chunk_downloader.timing import Timing
 from services.chunk_downloader.token import Token
+
+WARM_CONNECTIONS: Final = 64
+"""Connections that are opened ahead, over all sources: as many a source as are used at once, for the first sources."""
 
 DEFAULT_PROVENANCE: Final = {"purpose": "ingest", "ingestedBy": "ingest-platform"}
 """Of sources that say nothing about it."""
@@ -62,6 +65,19 @@ class Downloader(Stateless):
             yield from self._read(task)
         finally:
             self._large.release()
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        """Work is coming: connections are opened now, and not one by one when the first object waits for them."""
+        if not partitions:
+            return
+        for name in list(self._specs.sources())[: max(1, WARM_CONNECTIONS // self._settings.max_workers)]:
+            try:
+                source = self._specs.source(name).s3
+                store = self._store(source)
+            except (OperatorNeeded, Retriable):
+                continue  # told when an object of this source comes
+            for _ in range(self._settings.max_workers):
+                self._workers.fetching.submit(store.warm, source.bucket)
 
     def aborted(self) -> None:
         """Something failed: credentials may have changed, so clients are made anew."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ingestcore.datasets.registry import NotSeenYet
-from ingestcore.datasets.spec import SinkSpec
+from ingestcore.datasets.spec import S3Access, SinkSpec
 from ingestcore.stage import Fate, Input, Line, Step
 from services.parquet_sink.claim import Layout
 from services.parquet_sink.content import Content, Parcel
@@ -171,5 +171,4 @@ class ParquetSink:
 
 def _place(spec: SinkSpec) -> tuple[Any, ...]:
     """-> the settings that decide which store and folder are meant."""
-    p = spec.parquet
-    return p.uri, p.region, p.endpoint_url, p.path_style, p.access_key_id, p.secret_access_key
+    return spec.parquet.uri, *(getattr(spec.parquet, name) for name in S3Access.model_fields)

@@ -75,7 +75,7 @@ class Bench:
 @pytest.fixture
 def bench(pools: tuple[ThreadPoolExecutor, ThreadPoolExecutor]):
     def make(spec: dict[str, object] | None = None, *, max_row_bytes: int = 1 << 20, **settings: object) -> Bench:
-        specs, store, metrics = Registry(), MemoryStore("lake"), Metrics()
+        specs, store, metrics = Registry({}), MemoryStore("lake"), Metrics()
         specs.feed("source/main", orjson.dumps({"s3": {"bucket": "lake"}, "provenance": {"purpose": "INV-7"}}))
         specs.feed("dataset/birds@1", orjson.dumps(spec or {}))
         specs.feed("dataset/birds", b'{"version": 1}')
@@ -225,7 +225,7 @@ DRIFTS = [
     ({}, "id,name\n1,a\n".encode("utf-16"), "iconv -f UTF-16LE"),
     ({}, "id,name\n1,a\n".encode("utf-32"), "iconv -f UTF-32LE"),
     ({}, "id,name\n1,a\n".encode("utf-16-le"), "iconv -f UTF-16LE"),
-    ({}, "id,größe\n1,a\n".encode("latin-1"), "iconv"),
+    ({}, "id,größe\n1,a\n".encode("latin-1"), "encoding: windows-1252"),
     ({}, b"id,id\n1,a\n", "twice"),
     ({}, b'"id,name\n1,a\n', "never closed"),
 ]
@@ -432,3 +432,15 @@ def test_time_per_object_and_step_is_in_the_metrics(bench) -> None:
 def test_a_key_that_vanished_is_missing_not_changed() -> None:
     with pytest.raises(Missing):
         MemoryStore("lake").get("lake", "x")
+
+
+def test_connections_are_opened_when_partitions_come_whatever_is_wrong_with_another_source(bench) -> None:
+    made = bench(max_workers=3)
+    made.specs.feed("source/secret", b'{"s3": {"bucket": "lake", "access_key_id": "${NOT_SET_HERE}"}}')
+    made.stage.assigned([])
+    assert made.store.warmed == 0
+    made.stage.assigned([0, 1])
+    deadline = time.monotonic() + 10
+    while made.store.warmed < 3 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert made.store.warmed == 3

@@ -7,6 +7,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -35,7 +36,11 @@ class Answer:
 
 @dataclass
 class Server:
+    """connections: opened so far; pace_seconds: time every request takes."""
+
     url: str
+    connections: int = 0
+    pace_seconds: float = 0.0
     planned: deque[Answer] = field(default_factory=deque)
     seen: list[tuple[str, str]] = field(default_factory=list)
     stored: dict[str, bytes] = field(default_factory=dict)
@@ -47,6 +52,16 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
         def log_message(self, *_: object) -> None: ...
 
+        def setup(self) -> None:
+            server.connections += 1
+            super().setup()
+
+        def do_HEAD(self) -> None:
+            threading.Event().wait(server.pace_seconds)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
         def do_GET(self) -> None:
             self._serve(b"")
 
@@ -56,8 +71,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def _serve(self, body: bytes) -> None:
             server.seen.append((self.command, self.path))
             plan = server.planned.popleft() if server.planned else Answer()
-            if plan.stall_seconds:
-                threading.Event().wait(plan.stall_seconds)
+            if plan.stall_seconds or server.pace_seconds:
+                threading.Event().wait(plan.stall_seconds or server.pace_seconds)
             if plan.reset:
                 self._reset()
             elif plan.status >= 400:
@@ -284,3 +299,19 @@ def test_path_style_is_the_default_with_an_endpoint(
     store = open_store(endpoint, path_style=path_style, access_key_id="A", secret_access_key="B")
     url = store._client.generate_presigned_url("get_object", Params={"Bucket": "lake", "Key": "k"})
     assert url.split("?")[0] == expected
+
+
+def test_ranges_read_side_by_side_find_connections_open_and_leave_them_open(server: Server) -> None:
+    server.pace_seconds = 0.1
+    store = _open(server.url)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: store.warm("lake"), range(8)))
+        assert server.connections == 8
+        for _ in range(3):
+            list(pool.map(lambda n: store.get_range("lake", "a", "e", 64 * n, 64), range(8)))
+    assert server.connections == 8
+
+
+def test_warming_tells_nothing_of_what_is_wrong(server: Server) -> None:
+    open_store("http://127.0.0.1:1", access_key_id="A", secret_access_key="B").warm("lake")
+    _open(server.url).warm("no bucket name at all?")

@@ -40,6 +40,8 @@ def configure(level: str, form: str, **always: Any) -> None:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    # It warns of credentials that can't be renewed with a traceback; the store says it in a sentence.
+    logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
     structlog.contextvars.bind_contextvars(**always)
 
 

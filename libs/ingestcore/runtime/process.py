@@ -12,14 +12,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 import structlog
 from pydantic import ValidationError
 
 from ingestcore.datasets.registry import Registry
-from ingestcore.datasets.spec import ParquetSink, S3Source
+from ingestcore.datasets.spec import S3Access
 from ingestcore.observe import admin, logs
 from ingestcore.observe.health import Health
 from ingestcore.observe.metrics import Metrics
@@ -27,6 +27,9 @@ from ingestcore.runtime.service import Context, Service, discover
 from ingestcore.settings import Platform, replica_of
 from ingestcore.stage import Fenced, Gap, NewerFormat, OperatorNeeded, Retriable, Stateless, Unbalanced
 from ingestcore.stores.objects import ObjectStore, Unavailable
+
+if TYPE_CHECKING:
+    from ingestcore.stores.s3_role import Role
 
 log = structlog.get_logger(__name__)
 
@@ -261,7 +264,7 @@ class _Process:
         sweep(self._platform.state_dir, self._platform.temp_max_age_seconds)
         return folder
 
-    def _open_store(self, spec: S3Source | ParquetSink | None) -> ObjectStore:
+    def _open_store(self, spec: S3Access | None) -> ObjectStore:
         from ingestcore.stores.s3 import open_store
 
         return open_store(
@@ -270,8 +273,16 @@ class _Process:
             path_style=spec.path_style if spec else None,
             access_key_id=spec.access_key_id if spec else None,
             secret_access_key=spec.secret_access_key if spec else None,
+            role=self._role(spec),
             on_retry=self._count_retry,
         )
+
+    def _role(self, spec: S3Access | None) -> Role | None:
+        from ingestcore.stores.s3_role import Role
+
+        if spec is None or spec.role_arn is None:
+            return None
+        return Role(spec.role_arn, spec.external_id, spec.role_session_name or f"ingest-{self._instance}"[:64])
 
     def _count_retry(self, error: Unavailable) -> None:
         reason = "throttled" if error.throttled else "unavailable"

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pydantic_settings import BaseSettings
 
 from ingestcore.datasets.registry import Registry
-from ingestcore.datasets.spec import ParquetSink, S3Source
+from ingestcore.datasets.spec import S3Access
 from ingestcore.observe.metrics import Metrics
 from ingestcore.settings import Platform
 from ingestcore.stage import Input, Source, Stage
@@ -57,7 +57,7 @@ class Context:
     topics: TopicAccess
     metrics: Metrics
     state: Path
-    store: Callable[[S3Source | ParquetSink | None], ObjectStore]
+    store: Callable[[S3Access | None], ObjectStore]
 
 
 OpenSource = Callable[[str], Source]

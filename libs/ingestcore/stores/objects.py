@@ -67,3 +67,6 @@ class ObjectStore(Protocol):
 
     def check(self, bucket: str) -> None:
         """Raises Refused with one clear message when the bucket is missing or may not be read."""
+
+    def warm(self, bucket: str) -> None:
+        """Have a connection open that a later call finds ready. Raises nothing: that call tells what is wrong."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeVar
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeVar
 import boto3
 import stamina
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError
 
 from ingestcore.messages.moments import iso_utc
 from ingestcore.stores.objects import Changed, Listed, Refused, Unavailable
-from ingestcore.stores.s3_errors import translate
+from ingestcore.stores.s3_errors import TROUBLE, translate
+from ingestcore.stores.s3_role import Role, session_as
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -126,6 +127,11 @@ class S3Store:
         # Not HeadBucket: its answer has no body, so it cannot say which of the reasons it is.
         self._try(lambda: self._client.list_objects_v2(Bucket=bucket, MaxKeys=1), f"opening bucket {bucket}")
 
+    def warm(self, bucket: str) -> None:
+        """One cheap request. Calls side by side open one connection each; used or not, it stays in the pool."""
+        with suppress(*TROUBLE, Unavailable, Refused):
+            self._client.head_bucket(Bucket=bucket)
+
     def _try(self, call: Callable[[], T], doing: str) -> T:
         for attempt in stamina.retry_context(
             on=self._passes,
@@ -138,7 +144,7 @@ class S3Store:
             with attempt:
                 try:
                     return call()
-                except (ClientError, BotoCoreError, OSError) as error:
+                except TROUBLE as error:
                     raise translate(error, doing, self._where) from error
         raise AssertionError("the last attempt returns or raises")
 
@@ -166,6 +172,7 @@ def open_store(
     path_style: bool | None = None,
     access_key_id: str | None = None,
     secret_access_key: str | None = None,
+    role: Role | None = None,
     max_connections: int = 64,
     on_retry: Callable[[Unavailable], None] | None = None,
 ) -> S3Store:
@@ -174,6 +181,7 @@ def open_store(
     region      absent: the SDK's (AWS_REGION, profile), else us-east-1
     path_style  absent: yes with an endpoint_url
     credentials absent: the SDK's chain (environment, profile, role)
+    role        assumed with those credentials
 
     Raises Refused: the settings cannot be right.
     """
@@ -185,24 +193,37 @@ def open_store(
             aws_secret_access_key=secret_access_key,
             region_name=region,
         )
+        region = session.region_name or DEFAULT_REGION
+        if role is not None:
+            session = session_as(role, session, region, _manners())
         client = session.client(
             "s3",
             endpoint_url=endpoint_url,
-            region_name=session.region_name or DEFAULT_REGION,
-            config=Config(
-                connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                read_timeout=READ_TIMEOUT_SECONDS,
-                max_pool_connections=max_connections,
-                retries={"mode": "standard", "total_max_attempts": 1},
-                # Lengths and ETags are checked here; many S3 servers do not know the newer checksums.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                s3={"addressing_style": _addressing(endpoint_url, path_style)},
+            region_name=region,
+            config=_manners().merge(
+                Config(
+                    max_pool_connections=max_connections,
+                    # Lengths and ETags are checked here; many S3 servers do not know the newer checksums.
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                    s3={"addressing_style": _addressing(endpoint_url, path_style)},
+                )
             ),
         )
     except (BotoCoreError, ValueError) as error:
         raise Refused(f"S3 at {endpoint_url or 'AWS'}: {error}") from error
     return S3Store(client, client.meta.endpoint_url, on_retry)
+
+
+def _manners() -> Config:
+    """How any server of AWS's kind is spoken to."""
+    return Config(
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        read_timeout=READ_TIMEOUT_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": 1},
+        # Something on the way may forget a connection that was idle.
+        tcp_keepalive=True,
+    )
 
 
 def _addressing(endpoint_url: str | None, path_style: bool | None) -> Literal["path", "virtual", "auto"]:

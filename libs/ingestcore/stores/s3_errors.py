@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from botocore import exceptions as sdk
+from botocore.parsers import ResponseParserError
 
 from ingestcore.stores.objects import Changed, Missing, Refused, Unavailable
 
@@ -14,6 +15,9 @@ THROTTLING: Final = frozenset(
 TRANSIENT: Final = frozenset(("RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted"))
 ABSENT: Final = frozenset(("NoSuchKey", "NoSuchVersion", "NotFound"))
 OTHER_VERSION: Final = frozenset(("PreconditionFailed", "ConditionalRequestConflict", "InvalidRange"))
+
+TROUBLE: Final = (sdk.ClientError, sdk.BotoCoreError, ResponseParserError, OSError)
+"""What the SDK raises when a request fails, whoever is to blame."""
 
 ADVICE: Final = {
     "NoSuchBucket": "there is no such bucket: create it or mend the bucket's name in the configuration",
@@ -54,6 +58,8 @@ def translate(error: Exception, doing: str, where: str) -> Exception:
     if isinstance(error, sdk.IncompleteReadError):
         got = error.kwargs
         return Unavailable(f"{doing}: the body ended after {got['actual_bytes']} of {got['expected_bytes']} bytes")
+    if isinstance(error, ResponseParserError):
+        return Unavailable(f"{doing}: what {where} answers is no answer of such a server: is a proxy in between?")
     if isinstance(error, sdk.HTTPClientError | sdk.ConnectionError | OSError):
         return Unavailable(f"{doing}: the connection to {where} broke: waiting for it")
     return Refused(f"{doing}: {_first_line(error)}")

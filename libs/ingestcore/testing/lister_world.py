@@ -114,6 +114,8 @@ class MemoryStore:
     def check(self, bucket: str) -> None:
         self._there(bucket)
 
+    def warm(self, bucket: str) -> None: ...
+
     def _there(self, bucket: str) -> None:
         if self.away:
             raise Unavailable("S3 is away: waiting for it")

@@ -17,12 +17,14 @@ class MemoryStore:
 
     faults    raised by the next calls of get_range, one each
     on_range  told (key, first, size) before each get_range
+    warmed    calls of warm
     """
 
     def __init__(self, *buckets: str) -> None:
         self._lock = threading.Lock()
         self._buckets: dict[str, dict[str, tuple[bytes, str]]] = {bucket: {} for bucket in buckets}
         self.faults: deque[Exception] = deque()
+        self.warmed = 0
         self.on_range: Callable[[str, int, int], None] = lambda key, first, size: None
 
     def list(self, bucket: str, prefix: str, start_after: str = "") -> Iterator[Listed]:
@@ -69,6 +71,10 @@ class MemoryStore:
     def check(self, bucket: str) -> None:
         with self._lock:
             self._bucket(bucket)
+
+    def warm(self, bucket: str) -> None:
+        with self._lock:
+            self.warmed += 1
 
     def _bucket(self, bucket: str) -> dict[str, tuple[bytes, str]]:
         if bucket not in self._buckets:

@@ -211,6 +211,8 @@ class MemoryBucket:
         if self.missing:
             raise Refused(f"bucket {bucket} does not exist: create it")
 
+    def warm(self, bucket: str) -> None: ...
+
     def keys(self, part: str) -> Sequence[str]:
         """-> keys that contain this text, in order."""
         return sorted(key for key in self.objects if part in key)
