@@ -23,7 +23,7 @@ $(READY): requirements.lock pyproject.toml
 lock:  ## Resolve pyproject.toml into requirements.lock (hashes, no hosts)
 	uv pip compile --universal --generate-hashes --all-extras --no-emit-index-url --no-header --quiet -o requirements.lock pyproject.toml
 
-docs:  ## Draw the tables of docs/ from the code
+docs:  ## Draw tables of docs/ and schemas of specs from the code
 	@$(BIN)/python -m ingestcore.pages
 
 clean:  ## Remove what the targets made (the virtual environment stays)

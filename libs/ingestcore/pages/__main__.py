@@ -1,21 +1,21 @@
-"""`python -m ingestcore.pages [FOLDER]`: draw the tables of the pages in a folder (`docs`). `make docs` runs it."""
+"""`python -m ingestcore.pages [CHECKOUT]`: draw what the code says into pages and schemas. `make docs` runs it."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from ingestcore.pages.drawn import PAGES
-from ingestcore.pages.regions import PageError, filled
+from ingestcore.pages.drawn import DRAWN
+from ingestcore.pages.regions import PageError
 
 
-def main(folder: Path) -> int:
-    """Write every page that is stale. -> exit code."""
-    for name, draw in PAGES.items():
-        path = folder / name
+def main(checkout: Path) -> int:
+    """Write every file that is stale. -> exit code."""
+    for name, draw in DRAWN.items():
+        path = checkout / name
         try:
-            before = path.read_text(encoding="utf-8")
-            after = filled(before, draw())
+            before = path.read_text(encoding="utf-8") if path.exists() else ""
+            after = draw(before)
         except (PageError, OSError) as error:
             sys.stderr.write(f"{path}: {error}\n")
             return 1
@@ -26,4 +26,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(*sys.argv[1:2] or ["docs"])))
+    sys.exit(main(Path(*sys.argv[1:2])))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
+
+import orjson
+from pydantic import BaseModel
 
 from ingestcore.datasets.spec import DatasetSpec, Dialect, FieldSpec, SinkSpec, SourceSpec
 from ingestcore.pages.fields import HEAD, rows, variables
-from ingestcore.pages.regions import table
+from ingestcore.pages.regions import filled, table
 from ingestcore.reasons import MEANING
 from ingestcore.runtime.service import discover
 from ingestcore.settings import Platform
 from ingestcore.topics import DAY_MS, TOPICS, TopicSpec
 
+_BOUNDS: Final = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 _VARIABLES: Final = ("variable", *HEAD[1:])
 
 
@@ -51,8 +55,41 @@ def troubleshooting() -> dict[str, str]:
     return {"reasons": table(("reason", "what happened", "may pass as it is", "what to do"), reasons)}
 
 
-PAGES: Final[Mapping[str, Callable[[], dict[str, str]]]] = {
-    "architecture.md": architecture,
-    "configuration.md": configuration,
+def spec_schema(model: type[BaseModel], name: str) -> str:
+    """-> JSON Schema of a spec as `ingest.config` carries it: sizes are bytes there, durations seconds."""
+    schema = model.model_json_schema(by_alias=False, mode="serialization")
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:ingest:schema:config-{name}:1",
+        "title": f"Value of `{name}/…` in ingest.config",
+    }
+    return orjson.dumps(head | _plain(schema), option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+def _plain(schema: Any) -> Any:
+    """Without the titles pydantic makes of names: they say nothing (a property may be called `title`). Bounds of texts
+    that become numbers come under pydantic's own names."""
+    if isinstance(schema, list):
+        return [_plain(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: _plain(part) for key, part in schema.items() if key != "title" or not isinstance(part, str)}
+    return {_BOUNDS.get(key, key) if isinstance(part, int | float) else key: part for key, part in kept.items()}
+
+
+def _regions(of: Callable[[], dict[str, str]]) -> Callable[[str], str]:
+    return lambda page: filled(page, of())
+
+
+def _whole(draw: Callable[[], str]) -> Callable[[str], str]:
+    return lambda page: draw()
+
+
+DRAWN: Final[Mapping[str, Callable[[str], str]]] = {
+    "docs/architecture.md": _regions(architecture),
+    "docs/configuration.md": _regions(configuration),
+    "schemas/config-source.schema.json": _whole(lambda: spec_schema(SourceSpec, "source")),
+    "schemas/config-sink.schema.json": _whole(lambda: spec_schema(SinkSpec, "sink")),
+    "schemas/config-dataset.schema.json": _whole(lambda: spec_schema(DatasetSpec, "dataset")),
 }
-"""File in `docs/` -> its regions."""
+"""File of the checkout -> what it should hold, given what it holds."""

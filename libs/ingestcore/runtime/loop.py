@@ -29,7 +29,16 @@ from ingestcore.runtime.inner import Inner
 from ingestcore.runtime.isolation import Isolation
 from ingestcore.runtime.poison import condemn
 from ingestcore.runtime.progress import Progress
-from ingestcore.runtime.recording import Delivery, LedgerBook, dead_letter, headers, rows_of
+from ingestcore.runtime.recording import (
+    LEDGER_HEADERS,
+    Delivery,
+    LedgerBook,
+    dead_letter,
+    emitted,
+    headers,
+    lettered,
+    rows_of,
+)
 from ingestcore.settings import Platform
 from ingestcore.stage import (
     At,
@@ -306,7 +315,7 @@ class StageRunner:
         """Produce what a step carries, or hand it on to the inner stage. -> headers all its messages carry."""
         added = headers(step, deliveries, iso_utc(datetime.now(UTC)))
         for emit in step.emits:
-            named = {**emit.headers, "rows": str(emit.rows), **added}
+            named = emitted(emit, added)
             if self._inner is not None and self._inner.takes(emit):
                 (outer,) = step.covers
                 self._publish_inner(self._inner.feed(emit, named, outer, self._held[outer]))
@@ -333,7 +342,7 @@ class StageRunner:
     def _send_letter(self, reject: Reject, added: dict[str, str], service: str) -> None:
         letter = dead_letter(reject, service, self._input_topic, added["first_seen"])
         partition = int(letter.id[:8], 16) % self._dlq_partitions
-        self._send("dlq", letter.raw, bytes.fromhex(letter.id), partition, {**added, **letter.headers(), "rows": "1"})
+        self._send("dlq", letter.raw, bytes.fromhex(letter.id), partition, lettered(letter, added))
 
     # -- commit and rollback
     def _commit(self, *, final: bool) -> None:
@@ -345,7 +354,7 @@ class StageRunner:
             self._publish_inner(self._inner.settle())
             records += self._inner.records()
         for record in records:
-            self._send("ledger", record.encode(), record.origin.id.encode(), None, {"format": "1", "rows": "0"})
+            self._send("ledger", record.encode(), record.origin.id.encode(), None, LEDGER_HEADERS)
         self._count_entries()
         offsets = self._progress.commit() if self._member.membership is not None else {}
         if offsets or self._tx.open:

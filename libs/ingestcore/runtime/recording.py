@@ -10,8 +10,10 @@ from typing import Final
 
 from ingestcore.messages.dead_letters import DeadLetter, Refusal
 from ingestcore.messages.ledger import Entry, LedgerRecord
-from ingestcore.stage import At, Fate, Input, Line, Origin, Reject, Step
+from ingestcore.stage import At, Emit, Fate, Input, Line, Origin, Reject, Step
 from ingestcore.topics import FORMAT
+
+LEDGER_HEADERS: Final = {"format": str(FORMAT), "rows": "0"}
 
 _ENTRIES_PER_RECORD: Final = 1_000
 """About 250 KB; the topic takes 1 MiB."""
@@ -115,6 +117,16 @@ def dead_letter(reject: Reject, stage: str, topic: str, first_seen: str) -> Dead
         first_seen=first_seen,
         **refusal,
     )
+
+
+def emitted(emit: Emit, added: Mapping[str, str], *, counted: bool = True) -> dict[str, str]:
+    """-> all headers of an emitted message. `counted`: its rows are known, and are promised to who reads it."""
+    return {**emit.headers, **({"rows": str(emit.rows)} if counted else {}), **added}
+
+
+def lettered(letter: DeadLetter, added: Mapping[str, str]) -> dict[str, str]:
+    """-> all headers of a dead letter."""
+    return {**added, **letter.headers(), "rows": "1"}
 
 
 def rows_of(tally: Iterable[Line]) -> dict[At, int]:

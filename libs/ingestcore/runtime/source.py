@@ -21,7 +21,7 @@ from ingestcore.kafka.transactions import Transactions
 from ingestcore.messages.moments import iso_utc
 from ingestcore.observe.health import Health
 from ingestcore.runtime.gauges import StageGauges
-from ingestcore.runtime.recording import headers
+from ingestcore.runtime.recording import emitted, headers
 from ingestcore.runtime.service import OpenSource
 from ingestcore.settings import Platform
 from ingestcore.stage import Fenced, OperatorNeeded, Retriable, Source, Step, check
@@ -187,10 +187,8 @@ class _Running:
         check(step)
         now = iso_utc(datetime.now(UTC))
         for emit in step.emits:
-            named = {**emit.headers, "rows": str(emit.rows), **headers(Step((), ()), (), now)}
-            if not emit.rows:
-                # An object's rows are not counted yet: no promise.
-                del named["rows"]
+            # An object's rows are not counted yet: no promise.
+            named = emitted(emit, headers(Step((), ()), (), now), counted=emit.rows > 0)
             topic = topic_name(self._platform.topic_prefix, emit.topic)
             self._tx.send(topic, emit.value, key=emit.key, partition=emit.partition, headers=named)
         if self._tx.open:

@@ -1,0 +1,207 @@
+"""The whole chain of stages without servers: objects in memory in, everything that is committed out.
+
+Stages are built by their own `SERVICE.build`, over an object store in memory and topics made of what was committed.
+"""
+
+from __future__ import annotations
+
+import collections
+import gzip
+import itertools
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ingestcore.datasets.registry import Registry
+from ingestcore.messages.objects import ObjectRef
+from ingestcore.observe.metrics import Metrics
+from ingestcore.runtime.service import Context, discover
+from ingestcore.settings import Platform
+from ingestcore.stage import At, Gap, Input, Stage
+from ingestcore.testing.harness import Committed, drive
+from ingestcore.testing.memory_store import MemoryStore, etag_of
+
+SERVICES = discover()
+PARTITIONS = 3
+
+SPECS: dict[str, Any] = {
+    "source/s": {"s3": {"bucket": "raw"}, "provenance": {"purpose": "p", "ingestedBy": "me"}},
+    "sink/lake": {"parquet": {"uri": "s3://out/x/", "max_age": 0, "batch_size": 50}},
+    "dataset/orders@1": {
+        "primary_key": ["id"],
+        "fields": {"id": "integer", "amount": {"type": "float", "min": 0}, "note": "string"},
+    },
+    "dataset/orders": {"version": 1},
+    "dataset/logs@1": {"csv": {"comment": "#"}},
+    "dataset/logs": {"version": 1},
+}
+
+
+def registry() -> Registry:
+    found = Registry()
+    for key, value in SPECS.items():
+        found.feed(key, orjson.dumps(value))
+    return found
+
+
+def orders(count: int, seed: int) -> bytes:
+    """Every 9th row repeats the one before, every 50th is bad, some notes hold newlines in quotes."""
+    lines = ["id,amount,note"]
+    for i in range(count):
+        number = seed * 100_000 + i - (i % 9 == 8)
+        if i % 50 == 7:
+            lines.append(f"{number},not a number,x")
+        else:
+            note = f'"line one\nline {number % 7}"' if number % 13 == 0 else f"note {number} " + "x" * (number % 40)
+            lines.append(f"{number},{number / 4},{note}")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def objects() -> dict[str, bytes]:
+    logs = b"# head\nlevel,text\n" + b"".join(b"info,%d\n\n# c\n" % i for i in range(300))
+    return {
+        "orders/a.csv": orders(9_000, 1),
+        "orders/b.csv.gz": gzip.compress(orders(6_000, 2)),
+        "orders/empty.csv": b"",
+        "orders/head.csv": b"id,amount,note\n",
+        "orders/again.csv": orders(3_000, 1),
+        "logs/a.csv": logs.removeprefix(b"# head\n"),
+        "orders/drift.csv": b"id,price\n1,2\n",
+        "orders/cut.csv.gz": gzip.compress(orders(2_000, 3))[:-200],
+    }
+
+
+class CommittedTopics:
+    """`TopicAccess` over what a run has committed and over a stage's inputs: a stand-in for the broker."""
+
+    def __init__(self, committed: Committed, inputs: dict[tuple[str, int], list[Input]]) -> None:
+        self._committed, self._inputs = committed, inputs
+
+    def topic_id(self, topic: str) -> str:
+        return f"id-{topic}"
+
+    def partitions(self, topic: str) -> int:
+        return PARTITIONS
+
+    def _log(self, topic: str, partition: int) -> list[Input]:
+        if (topic, partition) in self._inputs:
+            return self._inputs[topic, partition]
+        return self._committed.inputs(topic).get((topic, partition), [])
+
+    def replay(self, topic: str, partition: int, first: int | None = None, last: int | None = None) -> Iterator[Input]:
+        log = self._log(topic, partition)
+        if first is not None and first > len(log):
+            raise Gap(f"{topic}[{partition}]: {first} is beyond the end")
+        for input in log:
+            if (first is None or input.at.offset >= first) and (last is None or input.at.offset <= last):
+                yield input
+
+    def start(self, topic: str, partition: int) -> int:
+        return 0
+
+    def end(self, topic: str, partition: int) -> int:
+        return len(self._log(topic, partition))
+
+    def produced(self, topic: str, partition: int) -> int | None:
+        log = self._log(topic, partition)
+        return log[-1].at.offset if log else None
+
+
+Inputs = dict[tuple[str, int], list[Input]]
+
+
+class World:
+    """What outlives a process: the object store and local state folders."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.store = MemoryStore("raw", "out")
+        for key, data in objects().items():
+            self.store.put("raw", key, data)
+        self._folder, self._random, self._number = folder, random.Random(seed), itertools.count()
+        self._last: Path | None = None
+
+    def state(self) -> Path:
+        """A new process finds its disk as its predecessor left it, or an empty one."""
+        fresh = self._folder / str(next(self._number))
+        if self._last is not None and self._random.random() < 0.6:
+            shutil.copytree(self._last, fresh)
+        else:
+            fresh.mkdir(parents=True)
+        self._last = fresh
+        return fresh
+
+    def maker(self, service: str, inputs: Inputs, **settings: Any) -> Callable[[Committed], Stage]:
+        declared = SERVICES[service]
+        instance = "lake" if declared.per == "sink" else service
+
+        def make(committed: Committed) -> Stage:
+            context = Context(
+                platform=Platform(partitions=PARTITIONS, max_row_bytes=64 << 10),
+                settings=declared.settings(**settings),
+                instance=instance,
+                specs=registry(),
+                topics=CommittedTopics(committed, inputs),
+                metrics=Metrics(),
+                state=self.state(),
+                store=lambda _: self.store,
+            )
+            return declared.build(context)  # type: ignore[return-value]
+
+        return make
+
+
+def listed() -> Inputs:
+    placed: Inputs = collections.defaultdict(list)
+    for number, (key, data) in enumerate(objects().items()):
+        dataset = key.partition("/")[0]
+        ref = ObjectRef(
+            "default",
+            "s",
+            dataset,
+            "raw",
+            key,
+            etag_of(data),
+            len(data),
+            "2026-01-01T00:00:00Z",
+            "2026-01-02T00:00:00Z",
+        )
+        place = ("objects", number % 2)
+        at = At("objects", place[1], len(placed[place]))
+        placed[place].append(Input(at, ref.encode(), {}, bytes.fromhex(ref.id)))
+    return dict(placed)
+
+
+ORDER = ("chunk-downloader", "csv-parser", "normalizer", "parquet-sink")
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "chunk-downloader": {"chunk_size": 64 << 10, "block_bytes": 64 << 10, "max_workers": 2},
+    "csv-parser": {"gather_bytes": 100 << 10, "large_bytes": 50 << 10},
+    "normalizer": {"gather_bytes": 30 << 10, "memtable_keys": 500, "filter_capacity": 1_000},
+    "parquet-sink": {"buffer_bytes": 64 << 10},
+}
+
+
+@dataclass
+class Chain:
+    """What each stage, by its service's name, read and committed, and the world it ran in."""
+
+    inputs: dict[str, Inputs] = field(default_factory=dict)
+    committed: dict[str, Committed] = field(default_factory=dict)
+    worlds: dict[str, World] = field(default_factory=dict)
+
+
+def run_chain(folder: Path) -> Chain:
+    """-> every stage run once without any fault, each on what the stage before it emitted."""
+    chain = Chain({ORDER[0]: listed()})
+    for service, following in itertools.zip_longest(ORDER, ORDER[1:]):
+        inputs, world = chain.inputs[service], World(folder / service, 0)
+        made = drive(world.maker(service, inputs, **SETTINGS[service]), inputs, 0, faults=False)
+        chain.committed[service], chain.worlds[service] = made, world
+        if following:
+            chain.inputs[following] = made.inputs(SERVICES[service].produces[0])
+    return chain
