@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingestcore.datasets.config_file import Config, load, problems
@@ -456,7 +456,8 @@ cells = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
+@example([["0", "+1"], ["0.0", "0"], ["0\t", "0.5"]], ",", "\n")
 @given(
     st.integers(1, 5).flatmap(lambda width: st.lists(st.lists(cells, min_size=width, max_size=width), max_size=12)),
     st.sampled_from([",", ";", "\t", "|"]),

@@ -132,7 +132,7 @@ def _float(name: str, values: pa.Array) -> Verdict | None:
     if exponents is not None and _first(values, r"\.") is None:
         return _text(values, f"digits around an e ({exponents}): rather a code than a number")
     whole = pc.match_substring_regex(values, _DIGITS)
-    numbers = values.filter(whole)
+    numbers = pc.utf8_ltrim(pc.ascii_trim(values.filter(whole), " \t"), "+")
     if len(numbers) and float(pc.max(pc.abs(numbers.cast(pa.float64()))).as_py()) > _SAFE_INTEGER:
         return _text(values, f"whole numbers among decimals with more digits than a float keeps ({_longest(numbers)})")
     if is_code(name):
