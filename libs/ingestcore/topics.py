@@ -90,7 +90,7 @@ TOPICS: Final = {
         ),
         TopicSpec(
             "dedupe-changelog",
-            "New keys of each commit; restores the dedupe state",
+            "New keys of each commit; restores the dedupe state. `apply` keeps it for the longest `dedupe.window`",
             "none; partition as `typed`",
             "16-byte keys",
             None,

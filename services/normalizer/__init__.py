@@ -47,8 +47,9 @@ def capacity_of(settings: NormalizerSettings, specs: Registry) -> tuple[int, flo
 
 def build(context: Context) -> Any:
     """-> the stage, over runs in the replica's own folder and the changelog."""
+    from services.normalizer.changelog import CHANGELOG
     from services.normalizer.partitions import OwnedPartitions
-    from services.normalizer.stage import CHANGELOG, Normalizer
+    from services.normalizer.stage import Normalizer
     from services.normalizer.state import FilterPlan
 
     settings: NormalizerSettings = context.settings
@@ -71,6 +72,7 @@ def build(context: Context) -> Any:
     return Normalizer(
         keys,
         gather_bytes=settings.gather_bytes,
+        window=lambda dataset: context.specs.dataset(dataset).dedupe.window,
         produced=lambda partition: topics.produced(CHANGELOG, partition),
         report=report,
     )

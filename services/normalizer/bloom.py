@@ -67,6 +67,11 @@ class Bloom:
         return len(self._slices)
 
     @property
+    def keys(self) -> int:
+        """Taken so far; a key that the filter took for known is not taken again."""
+        return sum(piece.capacity - piece.room for piece in self._slices)
+
+    @property
     def nbytes(self) -> int:
         return sum(piece.words.nbytes for piece in self._slices)
 

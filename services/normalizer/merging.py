@@ -6,11 +6,11 @@ import numpy as np
 
 from services.normalizer.keys import SortedKeys, merge
 from services.normalizer.run_folder import RunFolder
-from services.normalizer.runs import Checksum, Run, Times
+from services.normalizer.runs import Checksum, Run
 
 
 class RunMerge:
-    """One merge of some runs of a folder into one. The folder keeps serving lookups from the sources meanwhile."""
+    """One merge of some runs of one slice into one. The folder keeps serving lookups from the sources meanwhile."""
 
     def __init__(self, folder: RunFolder, sources: list[Run]) -> None:
         self._folder, self._sources = folder, sources
@@ -30,11 +30,12 @@ class RunMerge:
             return False
         for run, checksum in zip(self._sources, self._sums, strict=True):
             run.check(checksum)
-        times = Times()
-        for run in self._sources:
-            times = times.with_(run.times)
-        self._folder.replace(self._sources, self._writer.finish(times))
+        self._folder.replace(self._sources, self._writer.finish(self._sources[0].slice))
         return True
+
+    def touches(self, runs: list[Run]) -> bool:
+        """Is one of these a source?"""
+        return any(run in self._sources for run in runs)
 
     def abandon(self) -> None:
         """The sources stay in force."""

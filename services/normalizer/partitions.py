@@ -77,6 +77,7 @@ class OwnedPartitions:
     def tidy(self, *, final: bool) -> None:
         """After a commit: write what is too much for memory, merge a little. `final`: keep as little as possible."""
         self._trouble = None
+        self._damaged |= {partition for partition, known in self._owned.items() if known.doubtful}
         try:
             self._flush_largest()
             if final:
@@ -97,6 +98,7 @@ class OwnedPartitions:
                 "runs": known.runs,
                 "filter_bytes": known.filter_bytes,
                 "complete_to": known.complete_to,
+                "clock_ms": known.clock_ms,
             }
             for partition, known in list(self._owned.items())
         }

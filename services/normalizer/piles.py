@@ -17,11 +17,13 @@ class Pile:
     dataset: str
     partition: int
     schema: pa.Schema
+    window_ms: int
     inputs: list[At] = field(default_factory=list)
     batches: list[pa.RecordBatch] = field(default_factory=list)
     nbytes: int = 0
     rows: int = 0
     time_ms: int = 0
+    """Broker time of the oldest input: nothing that it must still meet may be forgotten."""
 
     def takes(self, batch: pa.RecordBatch) -> bool:
         return self.rows + batch.num_rows <= MAX_ROWS and bool(batch.schema.equals(self.schema, check_metadata=True))
@@ -31,7 +33,7 @@ class Pile:
         self.batches.append(batch)
         self.nbytes += nbytes
         self.rows += batch.num_rows
-        self.time_ms = max(self.time_ms, time_ms)
+        self.time_ms = min(self.time_ms or time_ms, time_ms)
 
     def batch(self) -> pa.RecordBatch:
         """-> all rows, in the order of the inputs; the dictionaries of the parts are unified."""

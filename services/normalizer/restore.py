@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -9,12 +10,13 @@ import structlog
 
 from ingestcore.runtime.service import TopicAccess
 from ingestcore.stage import Gap
-from services.normalizer.keys import KEY_BYTES, Keys
+from services.normalizer.changelog import CHANGELOG, KeysRecord
+from services.normalizer.keys import Keys
 from services.normalizer.run_folder import RunFolder, Stamp
 from services.normalizer.runs import Unfit
+from services.normalizer.slices import Slice
 from services.normalizer.state import FilterPlan, PartitionKeys
 
-CHANGELOG: Final = "dedupe-changelog"
 TAKE_BYTES: Final = 4 << 20
 """Changelog records are taken together up to this size: sorting and hashing go by the batch."""
 
@@ -61,17 +63,20 @@ def _empty(path: Path, stamp: Stamp, plan: FilterPlan) -> PartitionKeys:
 
 
 def _replay(topics: TopicAccess, partition: int, state: PartitionKeys, end: int, memtable_keys: int) -> PartitionKeys:
-    taken, size, reached, time_ms = [], 0, state.complete_to or 0, 0
-    for record in topics.replay(CHANGELOG, partition, state.complete_to):
-        if len(record.value) % KEY_BYTES:
-            raise Gap(f"{CHANGELOG}[{partition}]@{record.at.offset} does not hold whole keys: the log is damaged")
-        taken.append(record.value)
-        size += len(record.value)
-        reached, time_ms = record.at.offset + 1, record.timestamp_ms
+    taken, size, clock_ms, reached = dict[Slice, list[bytes]](), 0, 0, state.complete_to or 0
+    for input in topics.replay(CHANGELOG, partition, state.complete_to):
+        record = KeysRecord.decode(input)
+        taken.setdefault(record.slice(input.timestamp_ms), []).append(record.keys)
+        size += len(record.keys)
+        clock_ms, reached = max(clock_ms, record.clock_ms), input.at.offset + 1
         if size >= TAKE_BYTES:
-            state.learn(Keys.of_bytes(b"".join(taken)), time_ms, reached)
-            taken, size = [], 0
+            state.learn(_joined(taken), clock_ms, reached)
+            taken, size = {}, 0
             if state.recent >= memtable_keys:
                 state.flush()
-    state.learn(Keys.of_bytes(b"".join(taken)), time_ms, max(reached, end))
+    state.learn(_joined(taken), clock_ms, max(reached, end))
     return state
+
+
+def _joined(taken: Mapping[Slice, list[bytes]]) -> dict[Slice, Keys]:
+    return {slice: Keys.of_bytes(b"".join(parts)) for slice, parts in taken.items()}

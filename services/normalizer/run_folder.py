@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +17,10 @@ from typing import Any, Final
 import orjson
 
 from services.normalizer.keys import SortedKeys
-from services.normalizer.runs import Run, RunFacts, RunWriter, Times, Unfit
+from services.normalizer.runs import Run, RunFacts, RunWriter, Unfit
+from services.normalizer.slices import Slice
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
 
 
@@ -32,8 +34,12 @@ class Stamp:
 
 
 class RunFolder:
-    """The runs of one partition. `complete_to`: every key committed to the changelog below this offset is in them;
-    None: nothing is known. Methods that write may raise OSError and leave the folder as it was."""
+    """The runs of one partition. Methods that write may raise OSError and leave the folder as it was.
+
+    complete_to  every key committed to the changelog below this offset is in them, but for those that had expired;
+                 None: nothing is known
+    clock_ms     the partition's clock when it was written
+    """
 
     def __init__(self, path: Path, stamp: Stamp) -> None:
         """Open an empty folder; what it held is deleted. `load` opens a filled one."""
@@ -41,6 +47,7 @@ class RunFolder:
         self.path, self.stamp = path, stamp
         self.runs: list[Run] = []
         self.complete_to: int | None = None
+        self.clock_ms = 0
         self._next = 1
         self._sweep(set())
 
@@ -57,25 +64,26 @@ class RunFolder:
         folder = cls.__new__(cls)
         folder.path, folder.stamp = path, stamp
         folder.runs = [Run(path, RunFacts(**facts)) for facts in manifest["runs"]]
-        folder.complete_to, folder._next = manifest["complete_to"], manifest["next"]
+        folder.complete_to, folder.clock_ms = manifest["complete_to"], manifest["clock_ms"]
+        folder._next = manifest["next"]
         folder._sweep({MANIFEST, *(run.facts.name for run in folder.runs)})
         return folder
 
     def __len__(self) -> int:
         return sum(len(run.keys) for run in self.runs)
 
-    def add(self, keys: SortedKeys, times: Times, complete_to: int | None) -> None:
-        """Add a run (none for no keys) and move the stamp."""
+    def add(self, parts: Mapping[Slice, SortedKeys], complete_to: int | None, clock_ms: int) -> None:
+        """Add a run for each slice and move the stamp."""
         runs = list(self.runs)
-        if len(keys):
+        for slice, keys in parts.items():
             writer = self.writer(len(keys))
             try:
                 writer.write(keys)
-                runs.append(Run(self.path, writer.finish(times)))
+                runs.append(Run(self.path, writer.finish(slice)))
             except BaseException:
                 writer.abandon()
                 raise
-        self._publish(runs, complete_to)
+        self._publish(runs, complete_to, clock_ms)
 
     def writer(self, keys: int) -> RunWriter:
         """-> a writer of a new run, which `replace` will name."""
@@ -84,26 +92,28 @@ class RunFolder:
 
     def replace(self, old: list[Run], facts: RunFacts) -> None:
         """One merged run takes the place of its sources."""
-        self._publish([run for run in self.runs if run not in old] + [Run(self.path, facts)], self.complete_to)
+        self._exchange(old, [Run(self.path, facts)])
+
+    def drop(self, old: list[Run]) -> None:
+        """Forget runs whose keys have expired."""
+        self._exchange(old, [])
+
+    def _exchange(self, old: list[Run], new: list[Run]) -> None:
+        self._publish([run for run in self.runs if run not in old] + new, self.complete_to, self.clock_ms)
         for run in old:
             run.path.unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        (self.path / MANIFEST).unlink(missing_ok=True)
-        self.runs, self.complete_to = [], None
-        self._sweep(set())
-
-    def _publish(self, runs: list[Run], complete_to: int | None) -> None:
+    def _publish(self, runs: list[Run], complete_to: int | None, clock_ms: int) -> None:
         _sync_folder(self.path)
         body = {
             "stamp": asdict(self.stamp),
             "complete_to": complete_to,
+            "clock_ms": clock_ms,
             "next": self._next,
             "runs": [asdict(run.facts) for run in runs],
         }
         _replace(self.path / MANIFEST, _encode(body))
-        self.runs, self.complete_to = runs, complete_to
+        self.runs, self.complete_to, self.clock_ms = runs, complete_to, clock_ms
 
     def _sweep(self, kept: set[str]) -> None:
         """Delete what the state does not name."""

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from services.normalizer.keys import KEY_BYTES, WORD, Keys, SortedKeys, Words
+from services.normalizer.slices import Slice
 
 PIECE_KEYS: Final = 1 << 20
 """Keys handled at a time when a run is read from end to end."""
@@ -25,27 +26,15 @@ class Unfit(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
-    """First and last broker time (milliseconds) of the records that brought the keys of a run; 0: unknown."""
-
-    first_ms: int = 0
-    last_ms: int = 0
-
-    def with_(self, other: Times) -> Times:
-        known = [ms for ms in (self.first_ms, self.last_ms, other.first_ms, other.last_ms) if ms]
-        return Times(min(known), max(known)) if known else Times()
-
-
-@dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What the manifest says of one run. Checksums are CRC-32 of the two columns."""
+    """What the manifest says of one run. Checksums are CRC-32 of the two columns; its keys are all of one slice."""
 
     name: str
     keys: int
     crc_high: int
     crc_low: int
-    first_ms: int
-    last_ms: int
+    window_ms: int
+    slice_number: int
 
 
 class Checksum:
@@ -76,8 +65,8 @@ class Run:
         self.keys = SortedKeys(words[: facts.keys], words[facts.keys :])
 
     @property
-    def times(self) -> Times:
-        return Times(self.facts.first_ms, self.facts.last_ms)
+    def slice(self) -> Slice:
+        return Slice(self.facts.window_ms, self.facts.slice_number)
 
     def read(self) -> Iterator[Keys]:
         """The keys in order, a piece at a time, checked on the way. Raises Unfit at the end: wrong checksum."""
@@ -117,7 +106,7 @@ class RunWriter:
         self._checksum.add(piece)
         self._written += len(piece)
 
-    def finish(self, times: Times) -> RunFacts:
+    def finish(self, slice: Slice) -> RunFacts:
         """Sync and rename. -> what the manifest has to say."""
         if self._written != self._keys:
             raise ValueError(f"{self.path}: {self._keys} keys announced, {self._written} written")
@@ -126,7 +115,7 @@ class RunWriter:
         self._file.close()
         self._temp.rename(self.path)
         checksum = self._checksum
-        return RunFacts(self.path.name, self._keys, checksum.high, checksum.low, times.first_ms, times.last_ms)
+        return RunFacts(self.path.name, self._keys, checksum.high, checksum.low, *slice)
 
     def abandon(self) -> None:
         self._file.close()

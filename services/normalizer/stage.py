@@ -14,13 +14,11 @@ import pyarrow as pa
 
 from ingestcore.messages.rows import HASH, KEY, NORMALIZED_FIELDS, OBJECT, PROVENANCE, TYPED_FIELDS, read, write
 from ingestcore.stage import Emit, Fate, Input, Line, Step
+from services.normalizer.changelog import CHANGELOG, KeysRecord
 from services.normalizer.keys import KEY_BYTES, Keys, Mask
 from services.normalizer.piles import Pile
 from services.normalizer.provenance import codes, origin_of, provenance_column
 
-CHANGELOG: Final = "dedupe-changelog"
-CHANGELOG_BYTES: Final = 16 << 20
-"""Largest changelog message; a multiple of the key size."""
 _TYPED_NAMES: Final = frozenset(field.name for field in TYPED_FIELDS)
 
 
@@ -29,13 +27,13 @@ class KnownKeys(Protocol):
 
     def __len__(self) -> int: ...
 
-    def admit(self, keys: Keys, time_ms: int = 0) -> Mask:
-        """-> True for rows whose key is met for the first time; such keys are pending."""
+    def admit(self, keys: Keys, window_ms: int, time_ms: int) -> Mask:
+        """-> True for rows whose key is not known; such keys are pending."""
 
-    def unlogged(self) -> bytes:
-        """-> pending keys not handed out before, concatenated."""
+    def unlogged(self) -> list[KeysRecord]:
+        """-> what the changelog of this transaction lacks."""
 
-    def committed(self, complete_to: int | None) -> int:
+    def committed(self, written: Sequence[tuple[int, int]]) -> int:
         """Pending keys are known from now on. -> how many."""
 
     def aborted(self) -> None:
@@ -67,7 +65,9 @@ class Normalizer:
     """A map with state.
 
     gather_bytes  inputs smaller than this are settled together, up to this size
-    produced      partition -> offset of this process's last committed changelog record, if known
+    window        dataset@version -> seconds its keys are remembered; None: for ever. Raises NotSeenYet
+    produced      partition -> (offset, broker time in ms) of this process's changelog records of the last committed
+                  transaction that had any, if known
     report        told at each commit and when partitions come or leave: duplicates since start, keys known by partition
     """
 
@@ -78,10 +78,12 @@ class Normalizer:
         keys: Partitions,
         *,
         gather_bytes: int,
-        produced: Callable[[int], int | None],
+        window: Callable[[str], float | None],
+        produced: Callable[[int], Sequence[tuple[int, int]]],
         report: Callable[[int, dict[int, int]], None],
     ) -> None:
-        self._keys, self._gather_bytes, self._produced, self._report = keys, gather_bytes, produced, report
+        self._keys, self._gather_bytes, self._window = keys, gather_bytes, window
+        self._produced, self._report = produced, report
         self._piles: dict[tuple[int, str], Pile] = {}
         self._duplicates = self._new_duplicates = 0
         self._final = False
@@ -97,7 +99,8 @@ class Normalizer:
             yield self._settle(self._piles.pop(place))
             pile = None
         if pile is None:
-            pile = self._piles[place] = Pile(place[1], place[0], batch.schema)
+            window_ms = round((self._window(place[1]) or 0) * 1000)
+            pile = self._piles[place] = Pile(place[1], place[0], batch.schema, window_ms)
         pile.add(input.at, batch, len(input.value), input.timestamp_ms)
         if large or pile.nbytes >= self._gather_bytes:
             yield self._settle(self._piles.pop(place))
@@ -107,10 +110,9 @@ class Normalizer:
         while self._piles:
             yield self._settle(self._piles.pop(next(iter(self._piles))))
         for partition, known in self._keys.items():
-            keys = known.unlogged()
             emits = [
-                Emit(CHANGELOG, keys[start : start + CHANGELOG_BYTES], partition=partition)
-                for start in range(0, len(keys), CHANGELOG_BYTES)
+                Emit(CHANGELOG, record.keys, partition=partition, headers=record.headers())
+                for record in known.unlogged()
             ]
             if emits:
                 yield Step(covers=(), tally=(), emits=emits)
@@ -146,7 +148,7 @@ class Normalizer:
 
     def _settle(self, pile: Pile) -> Step:
         batch = pile.batch()
-        passed = self._keys[pile.partition].admit(_keys_of(batch), pile.time_ms)
+        passed = self._keys[pile.partition].admit(_keys_of(batch), pile.window_ms, pile.time_ms)
         tally = _tally(pile, batch, passed)
         rows = int(np.count_nonzero(passed))
         self._new_duplicates += len(passed) - rows

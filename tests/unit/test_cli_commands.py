@@ -40,13 +40,13 @@ def topic(monkeypatch: pytest.MonkeyPatch) -> Registry:
     """Stands for the configuration topic."""
     registry = Registry()
 
-    def publish(platform: object, records: Iterable[Change]) -> None:
+    def bring_into_force(platform: object, in_force: Registry, records: Iterable[Change]) -> None:
         for record in records:
             registry.feed(record.key, record.value)
 
     monkeypatch.setattr(admin, "create_topics", lambda platform: [])
     monkeypatch.setattr(config_topic, "read", lambda platform: registry)
-    monkeypatch.setattr(config_topic, "publish", publish)
+    monkeypatch.setattr(config_topic, "bring_into_force", bring_into_force)
     return registry
 
 

@@ -14,11 +14,13 @@ import pytest
 from services.normalizer.keys import Keys, SortedKeys
 from services.normalizer.merging import RunMerge
 from services.normalizer.run_folder import MANIFEST, RunFolder, Stamp
-from services.normalizer.runs import Times, Unfit
+from services.normalizer.runs import Unfit
+from services.normalizer.slices import EVER, Slice
 from services.normalizer.state import FilterPlan, PartitionKeys
 
 STAMP = Stamp("topic", 3, 8)
 PLAN = FilterPlan(1000, 0.01)
+WEEK = Slice.of(7 * 86_400_000, 1_700_000_000_000)
 
 
 def _sorted(seed: int, count: int) -> SortedKeys:
@@ -38,7 +40,7 @@ def _pairs(keys: Keys | SortedKeys) -> list[tuple[int, int]]:
 def _filled(path: Path, runs: int = 3) -> RunFolder:
     folder = RunFolder(path, STAMP)
     for number in range(runs):
-        folder.add(_sorted(number, 100 + number), Times(10 + number, 20 + number), 50 + number)
+        folder.add({WEEK: _sorted(number, 100 + number)}, 50 + number, 70 + number)
     return folder
 
 
@@ -47,12 +49,12 @@ def test_what_was_added_is_loaded_again(tmp_path: Path) -> None:
     loaded = RunFolder.load(tmp_path, STAMP)
     assert loaded is not None
     assert (loaded.complete_to, len(loaded), _held(loaded)) == (52, 303, _held(written))
-    assert [run.times for run in loaded.runs] == [Times(10, 20), Times(11, 21), Times(12, 22)]
+    assert (loaded.clock_ms, [run.slice for run in loaded.runs]) == (72, [WEEK] * 3)
 
 
 def test_an_empty_flush_moves_the_stamp_only(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, STAMP)
-    folder.add(SortedKeys(np.empty(0, np.uint64), np.empty(0, np.uint64)), Times(), 7)
+    folder.add({}, 7, 0)
     loaded = RunFolder.load(tmp_path, STAMP)
     assert loaded is not None and (loaded.complete_to, loaded.runs) == (7, [])
 
@@ -76,7 +78,7 @@ def _edit_manifest(folder: Path) -> None:
 def _newer_format(folder: Path) -> None:
     path = folder / MANIFEST
     document = orjson.loads(path.read_bytes())
-    path.write_bytes(orjson.dumps(document | {"format": 2}))
+    path.write_bytes(orjson.dumps(document | {"format": 3}))
 
 
 def _cut_run(folder: Path) -> None:
@@ -100,7 +102,7 @@ def _remove_run(folder: Path) -> None:
     [
         (_cut_manifest, "damaged"),
         (_edit_manifest, "checksum"),
-        (_newer_format, "format 2"),
+        (_newer_format, "format 3"),
         (_cut_run, "cut short"),
         (_flip_bit, "checksum"),
         (_remove_run, "No such file"),
@@ -145,7 +147,7 @@ def test_a_merge_in_pieces_keeps_all_keys_sorted(step_keys: int, tmp_path: Path)
     assert _held(folder) == before and len(folder.runs) == 2
     merged = folder.runs[-1]
     assert (np.diff(merged.keys.high) >= 0).all()
-    assert merged.times == Times(10, 22)
+    assert merged.slice == WEEK
     loaded = RunFolder.load(tmp_path, STAMP)
     assert loaded is not None and _held(loaded) == before and loaded.complete_to == folder.complete_to
 
@@ -154,7 +156,7 @@ def test_a_merge_survives_runs_added_meanwhile(tmp_path: Path) -> None:
     folder = _filled(tmp_path)
     merging = RunMerge(folder, list(folder.runs))
     merging.advance(50)
-    folder.add(_sorted(99, 10), Times(), 60)
+    folder.add({EVER: _sorted(99, 10)}, 60, 0)
     before = _held(folder)
     while not merging.advance(50):
         pass
@@ -192,7 +194,7 @@ def test_a_crash_between_any_two_file_operations_leaves_the_old_state_or_the_new
                 patch.setattr(owner, name, _deadly(getattr(owner, name), left))
             try:
                 if action == "add":
-                    folder.add(_sorted(7, 50), Times(), 90)
+                    folder.add({EVER: _sorted(7, 50)}, 90, 0)
                 else:
                     merging = RunMerge(folder, list(folder.runs))
                     while not merging.advance(60):

@@ -19,8 +19,9 @@ from ingestcore.testing.changelog import TransactionalLog
 from ingestcore.testing.harness import Committed, drive
 from ingestcore.testing.typed_rows import DATASET, facts_of, typed_batch, typed_input
 from services.normalizer import NormalizerSettings, capacity_of
+from services.normalizer.changelog import CHANGELOG, RECORD_BYTES
 from services.normalizer.partitions import OwnedPartitions
-from services.normalizer.stage import CHANGELOG, CHANGELOG_BYTES, Normalizer
+from services.normalizer.stage import Normalizer
 from services.normalizer.state import FilterPlan
 
 PARTITIONS = 2
@@ -52,9 +53,12 @@ class CommittedChangelog:
     def end(self, topic: str, partition: int) -> int:
         return len(self._records(partition))
 
-    def produced(self, topic: str, partition: int) -> int | None:
-        end = self.end(topic, partition)
-        return end - 1 if end > self._owned_from.get(partition, 0) else None
+    def start(self, topic: str, partition: int) -> int:
+        return 0
+
+    def produced(self, topic: str, partition: int) -> list[tuple[int, int]]:
+        records = self._records(partition)[self._owned_from.get(partition, 0) :]
+        return [(record.at.offset, record.timestamp_ms) for record in records][-1:]
 
     def replay(self, topic: str, partition: int, first: int | None = None, last: int | None = None) -> Iterator[Input]:
         records = self._records(partition)
@@ -72,7 +76,13 @@ def _stage(
     report: Callable[[int, dict[int, int]], None] = lambda duplicates, keys: None,
 ) -> Normalizer:
     keys = OwnedPartitions(topics, folder, lambda: FilterPlan(50, 0.01), memtable_keys=40)
-    return Normalizer(keys, gather_bytes=gather_bytes, produced=lambda p: topics.produced(CHANGELOG, p), report=report)
+    return Normalizer(
+        keys,
+        gather_bytes=gather_bytes,
+        window=lambda dataset: None,
+        produced=lambda p: topics.produced(CHANGELOG, p),
+        report=report,
+    )
 
 
 def _alone(tmp_path: Path, gather_bytes: int = 0) -> Normalizer:
@@ -308,8 +318,8 @@ def test_revoked_partitions_leave_no_state(tmp_path: Path) -> None:
 
 
 def test_a_large_commit_splits_its_changelog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert CHANGELOG_BYTES % 16 == 0
-    monkeypatch.setattr("services.normalizer.stage.CHANGELOG_BYTES", 160)
+    assert RECORD_BYTES % 16 == 0
+    monkeypatch.setattr("services.normalizer.state.RECORD_BYTES", 160)
     batch = typed_batch([_key(n) for n in range(25)], [facts_of("a.csv")] * 25)
     _, changelog = _run(_alone(tmp_path), typed_input(0, 0, batch))
     assert [len(emit.value) for emit in changelog.emits] == [160, 160, 80]

@@ -13,9 +13,10 @@ import pytest
 from ingestcore.stage import Gap, Retriable
 from ingestcore.testing.changelog import Outcome, Transaction, TransactionalLog
 from services.normalizer import state as state_module
+from services.normalizer.changelog import CHANGELOG
 from services.normalizer.keys import KEY_BYTES, Keys
 from services.normalizer.partitions import OwnedPartitions
-from services.normalizer.restore import CHANGELOG, restore
+from services.normalizer.restore import restore
 from services.normalizer.run_folder import MANIFEST
 from services.normalizer.state import FilterPlan, PartitionKeys
 
@@ -35,13 +36,12 @@ def _keys(numbers: list[int]) -> Keys:
 
 def _log_and_commit(log: TransactionalLog, known: PartitionKeys, partition: int = 0) -> None:
     """What the runtime does with the changelog of one transaction."""
-    data = known.unlogged()
-    if data:
-        transaction = Transaction()
-        log.acknowledge(partition, log.append(transaction, partition, data))
+    transaction = Transaction()
+    offsets = [log.append(transaction, partition, record.keys, record.headers()) for record in known.unlogged()]
+    if offsets:
         log.decide(transaction, Outcome.COMMITTED)
-    offset = log.produced(CHANGELOG, partition)
-    known.committed(None if offset is None else offset + 1)
+        log.acknowledge(partition, offsets)
+    known.committed(log.produced(CHANGELOG, partition))
 
 
 def _log_of(numbers: list[int], per_record: int = 100) -> TransactionalLog:
@@ -92,7 +92,7 @@ def test_exactly_the_committed_keys_are_known(seed: int, tmp_path: Path) -> None
         else:
             # Killed, with the disk, without it, or with a damaged one.
             known.close()
-            log.acknowledge(0, None)
+            log.acknowledge(0, [])
             if rng.random() < 0.3:
                 shutil.rmtree(tmp_path / "0")
             elif rng.random() < 0.3:
@@ -173,14 +173,27 @@ def test_each_pending_key_is_logged_once(tmp_path: Path) -> None:
     known.admit(_keys([1, 2]))
     first = known.unlogged()
     known.admit(_keys([2, 3]))
-    assert (len(first), known.unlogged(), known.unlogged()) == (2 * KEY_BYTES, _keys([3]).to_bytes(), b"")
+    assert [len(record.keys) for record in first] == [2 * KEY_BYTES]
+    assert [record.keys for record in known.unlogged()] == [_keys([3]).to_bytes()]
+    assert known.unlogged() == []
+
+
+def test_large_commits_are_logged_in_several_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_module, "RECORD_BYTES", 4 * KEY_BYTES)
+    log = TransactionalLog(1)
+    known = restore(log, tmp_path, 0, PLAN, 100)
+    known.admit(_keys(list(range(10))))
+    _log_and_commit(log, known)
+    assert log.end(CHANGELOG, 0) == 4, "three records and a marker"
+    assert all(_knows(restore(log, tmp_path / "other", 0, PLAN, 100), list(range(10))))
 
 
 def test_the_filter_is_made_anew_before_it_has_many_slices(tmp_path: Path) -> None:
     known = restore(TransactionalLog(1), tmp_path, 0, FilterPlan(10, 0.01), 10**6)
     for start in range(0, 30_000, 1000):
         known.admit(_keys(list(range(start, start + 1000))))
-        known.committed(None)
+        known.unlogged()
+        known.committed([])
         known.tidy(10**6)
     assert known.filter_bytes * 8 < 30_000 * 40
     assert all(_knows(known, list(range(30_000))))

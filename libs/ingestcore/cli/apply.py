@@ -50,7 +50,7 @@ def apply(
     in_force = config_topic.read(target)
     changes = plan(config, in_force, default_sink_uri=default_sink_uri(os.environ), rekey=rekey, prune=prune)
     if not dry_run:
-        config_topic.publish(target, to_write(changes))
+        config_topic.bring_into_force(target, in_force, to_write(changes))
     if as_json:
         print_json({"dry_run": dry_run, "changes": [_as_dict(change) for change in changes]})
         return

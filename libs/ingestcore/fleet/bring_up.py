@@ -120,7 +120,7 @@ def _prepare(platform: Platform, config: Config, options: Options, screen: Scree
     changes = publish.to_write(
         publish.plan(config, in_force, default_sink_uri=default_sink_uri(os.environ), rekey=options.rekey)
     )
-    _patiently(lambda: config_topic.publish(platform, changes), screen)
+    _patiently(lambda: config_topic.bring_into_force(platform, in_force, changes), screen)
     screen.progress(f"configuration: {', '.join(change.key for change in changes) or 'unchanged'}")
     return config_topic.Follower(platform).start()
 

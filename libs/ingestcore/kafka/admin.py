@@ -17,6 +17,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
     NewTopic,
     OffsetSpec,
@@ -174,6 +176,17 @@ def check_topics(platform: Platform, names: tuple[str, ...]) -> None:
             )
     if problems:
         raise TopicMismatch("\n".join(problems))
+
+
+def set_retention(platform: Platform, topic: str, retention_ms: int) -> None:
+    """Change how long a topic is kept; -1: for ever. Raises Retriable, KafkaRefused."""
+    name = topic_name(platform.topic_prefix, topic)
+    entry = ConfigEntry("retention.ms", str(retention_ms), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+    try:
+        open_admin(platform).incremental_alter_configs([resource])[resource].result(_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        raise _translated(error, f"retention.ms of {name} can't be set to {retention_ms}") from error
 
 
 def end_offsets(admin: AdminClient, name: str, partitions: int) -> tuple[int, ...]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Protocol
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 
 from ingestcore.datasets.registry import Registry
-from ingestcore.kafka import options
+from ingestcore.datasets.windows import changelog_retention_ms
+from ingestcore.kafka import admin, options
 from ingestcore.kafka.errors import KafkaRefused, raise_for
 from ingestcore.kafka.reading import as_input, read_all
 from ingestcore.settings import Platform
@@ -19,6 +21,8 @@ from ingestcore.stage import Retriable
 from ingestcore.topics import FORMAT, topic_name
 
 log = structlog.get_logger(__name__)
+
+CHANGELOG: Final = "dedupe-changelog"
 
 
 class Record(Protocol):
@@ -54,6 +58,28 @@ def publish(platform: Platform, records: Iterable[Record]) -> None:
     left = producer.flush(30)
     if failed or left:
         raise Retriable(f"the configuration could not be published: {failed[0] if failed else 'no answer from Kafka'}")
+
+
+def bring_into_force(platform: Platform, in_force: Registry, changes: Sequence[Record]) -> None:
+    """Publish changes of the specs in force and keep the dedupe changelog as long as the longest window then needs: it
+    is extended before the first key counts on that, and cut after. May be called again.
+
+    Raises Retriable, KafkaRefused.
+    """
+    for change in changes:
+        in_force.feed(change.key, change.value)
+    states = admin.describe(platform)
+    now = int(states[CHANGELOG].config["retention.ms"])
+    wanted = changelog_retention_ms(in_force, int(states["typed"].config["retention.ms"]))
+    if _as_age(wanted) > _as_age(now):
+        admin.set_retention(platform, CHANGELOG, wanted)
+    publish(platform, changes)
+    if _as_age(wanted) < _as_age(now):
+        admin.set_retention(platform, CHANGELOG, wanted)
+
+
+def _as_age(retention_ms: int) -> float:
+    return math.inf if retention_ms < 0 else retention_ms
 
 
 class Follower:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -30,9 +30,10 @@ class Transactions:
         self._timeout_seconds = platform.transaction_timeout_ms / 1000
         self._patience_seconds = self._timeout_seconds + 15
         self._begun: float | None = None
-        self._pending: dict[tuple[str, int], int] = {}
-        self.produced: dict[tuple[str, int], int] = {}
-        """Offset of the last message of a committed transaction, by full topic name and partition."""
+        self._pending: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        self.produced: dict[tuple[str, int], Sequence[tuple[int, int]]] = {}
+        """By full topic name and partition: offset and broker time (ms) of each message of the last committed
+        transaction that had any there, in order."""
         self.broken = True
         """There is no producer, or the outcome of its last commit is unknown, or it is fenced: `abort` makes one."""
         self._producer: Producer | None = None
@@ -83,7 +84,7 @@ class Transactions:
     def _delivered(self, error: object, message: Message) -> None:
         if error is None:
             place = (message.topic() or "", message.partition() or 0)
-            self._pending[place] = max(message.offset() or 0, self._pending.get(place, -1))
+            self._pending.setdefault(place, []).append((message.offset() or 0, message.timestamp()[1]))
 
     def poll(self) -> None:
         """Serve delivery reports."""
@@ -102,7 +103,7 @@ class Transactions:
             self._until_done(lambda: producer.send_offsets_to_transaction(at, membership, _CALL_SECONDS))
         self._until_done(lambda: producer.commit_transaction(_CALL_SECONDS))
         self._begun = None
-        self.produced |= self._pending
+        self.produced |= {place: sorted(written) for place, written in self._pending.items()}
         self._pending.clear()
 
     def _until_done(self, call: Callable[[], T]) -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ingestcore.kafka.admin import open_admin, topic_id
 from ingestcore.kafka.reading import Reading
@@ -38,10 +38,10 @@ class Topics:
     def end(self, topic: str, partition: int) -> int:
         return self._reading.bounds(topic, partition)[1]
 
-    def produced(self, topic: str, partition: int) -> int | None:
+    def produced(self, topic: str, partition: int) -> Sequence[tuple[int, int]]:
         if self._transactions is None:
-            return None
-        return self._transactions.produced.get((topic_name(self._platform.topic_prefix, topic), partition))
+            return ()
+        return self._transactions.produced.get((topic_name(self._platform.topic_prefix, topic), partition), ())
 
     def forget(self, partition: int) -> None:
         """The partition was lost: what we produced beside it says nothing about its end any more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,9 +37,9 @@ class TopicAccess(Protocol):
     def end(self, topic: str, partition: int) -> int:
         """-> read-uncommitted end offset now. Raises Retriable."""
 
-    def produced(self, topic: str, partition: int) -> int | None:
-        """-> offset of the last message this process produced there in a committed transaction; None: none yet,
-        or forgotten because the partition was lost."""
+    def produced(self, topic: str, partition: int) -> Sequence[tuple[int, int]]:
+        """-> (offset, broker time in ms) of the messages this process produced there in its last committed transaction
+        that had any, in order; empty: none yet, or forgotten because the partition was lost."""
 
 
 @dataclass(frozen=True)

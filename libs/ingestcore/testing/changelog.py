@@ -6,7 +6,7 @@ own, and a decided transaction's marker may come late.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -35,6 +35,7 @@ class _Record:
     value: bytes | None  # None: a marker
     transaction: Transaction
     time_ms: int
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class TransactionalLog:
@@ -44,15 +45,18 @@ class TransactionalLog:
         self._logs: list[list[_Record]] = [[] for _ in range(partitions)]
         self._starts = [0] * partitions
         self._id, self._waits = topic_id, waits
-        self._last_produced: dict[int, int] = {}
-        self._clock_ms = 1_700_000_000_000
+        self._last_produced: dict[int, list[tuple[int, int]]] = {}
+        self.now_ms = 1_700_000_000_000
+        """The broker's time; every record takes a millisecond."""
 
     # -- writing
-    def append(self, transaction: Transaction, partition: int, value: bytes) -> int:
+    def append(
+        self, transaction: Transaction, partition: int, value: bytes, headers: Mapping[str, str] | None = None
+    ) -> int:
         """-> offset."""
         assert transaction.outcome is Outcome.OPEN
-        self._clock_ms += 1
-        self._logs[partition].append(_Record(value, transaction, self._clock_ms))
+        self.now_ms += 1
+        self._logs[partition].append(_Record(value, transaction, self.now_ms, headers or {}))
         transaction.touched.add(partition)
         return len(self._logs[partition]) - 1
 
@@ -67,18 +71,22 @@ class TransactionalLog:
         if not transaction.marked:
             transaction.marked = True
             for partition in sorted(transaction.touched):
-                self._logs[partition].append(_Record(None, transaction, self._clock_ms))
+                self._logs[partition].append(_Record(None, transaction, self.now_ms))
 
     def truncate(self, partition: int, start: int) -> None:
         """Retention deletes everything before `start`."""
         self._starts[partition] = start
 
-    def acknowledge(self, partition: int, offset: int | None) -> None:
-        """What `produced` answers."""
-        if offset is None:
-            self._last_produced.pop(partition, None)
-        else:
-            self._last_produced[partition] = offset
+    def expire(self, partition: int, before_ms: int) -> None:
+        """Retention deletes the records older than this; never any behind the newest, as a broker's segments do."""
+        log = self._logs[partition]
+        kept = next((offset for offset, record in enumerate(log) if record.time_ms >= before_ms), len(log))
+        self._starts[partition] = max(self._starts[partition], min(kept, self._stable(partition)))
+
+    def acknowledge(self, partition: int, offsets: Sequence[int]) -> None:
+        """What `produced` answers; no offsets: it is forgotten."""
+        log = self._logs[partition]
+        self._last_produced[partition] = [(offset, log[offset].time_ms) for offset in offsets]
 
     # -- TopicAccess
     def topic_id(self, topic: str) -> str:
@@ -93,8 +101,8 @@ class TransactionalLog:
     def end(self, topic: str, partition: int) -> int:
         return len(self._logs[partition])
 
-    def produced(self, topic: str, partition: int) -> int | None:
-        return self._last_produced.get(partition)
+    def produced(self, topic: str, partition: int) -> Sequence[tuple[int, int]]:
+        return self._last_produced.get(partition, [])
 
     def replay(self, topic: str, partition: int, first: int | None = None, last: int | None = None) -> Iterator[Input]:
         if first is not None and first < self._starts[partition]:
@@ -108,7 +116,7 @@ class TransactionalLog:
                 self.decide(record.transaction, Outcome.ABORTED)
             self.mark(record.transaction)
             if record.value is not None and record.transaction.outcome is Outcome.COMMITTED:
-                yield Input(At(topic, partition, offset), record.value, {}, timestamp_ms=record.time_ms)
+                yield Input(At(topic, partition, offset), record.value, record.headers, timestamp_ms=record.time_ms)
 
     def _stable(self, partition: int) -> int:
         log = self._logs[partition]

@@ -161,8 +161,8 @@ class PlayedTopics:
     def end(self, topic: str, partition: int) -> int:
         return max((i.at.offset + 1 for i in self.inputs[partition]), default=0)
 
-    def produced(self, topic: str, partition: int) -> int | None:
-        return None
+    def produced(self, topic: str, partition: int) -> Sequence[tuple[int, int]]:
+        return ()
 
 
 class MemoryBucket:

@@ -107,9 +107,8 @@ class CommittedTopics:
     def end(self, topic: str, partition: int) -> int:
         return len(self._log(topic, partition))
 
-    def produced(self, topic: str, partition: int) -> int | None:
-        log = self._log(topic, partition)
-        return log[-1].at.offset if log else None
+    def produced(self, topic: str, partition: int) -> list[tuple[int, int]]:
+        return [(record.at.offset, record.timestamp_ms) for record in self._log(topic, partition)][-1:]
 
 
 Inputs = dict[tuple[str, int], list[Input]]
