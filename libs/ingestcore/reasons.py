@@ -152,12 +152,12 @@ MEANING: dict[Reason, Meaning] = {
         ("csv-parser",),
     ),
     Reason.INTERNAL_ERROR: Meaning(
-        "The input made a stage fail repeatedly while others passed",
+        "The input made a stage fail, or its process end, repeatedly while others passed",
         True,
-        "A defect of the platform: keep the letter, report it with the stage and the error in it, "
-        "redrive after the upgrade.",
-        "The stage failed on this input alone, again and again, while others passed. It was set aside"
-        " so that they could.",
+        "A defect of the platform, or too little memory for this input: keep the letter, report it with the stage "
+        "and the error in it, redrive after the upgrade (or with more memory).",
+        "The stage failed on this input alone, or its process ended, again and again, while others passed. It was set"
+        " aside so that they could.",
         "the letter holds the input message as it was; `topic`, `partition` and `offset` say where it came from",
         (ANY_STAGE,),
     ),

@@ -151,6 +151,43 @@ def test_a_poison_input_is_dead_lettered_alone_and_the_rest_goes_on(bench: Bench
     assert bench.copied().total() == 100
 
 
+def test_an_input_that_kills_the_process_is_dead_lettered_after_three_tries_and_the_rest_goes_on(bench: Bench) -> None:
+    bench.feed(40)
+    bench.feed(1, b"deadly")
+    bench.feed(40)
+    deaths, deadline = 0, time.monotonic() + 150
+    bench.start("0")
+    while admin.group_lag(bench.platform, bench.group, "objects") != 0:
+        assert time.monotonic() < deadline, f"not through after {deaths} deaths"
+        if bench.running["0"].poll() is not None:
+            assert bench.running["0"].returncode == -signal.SIGKILL
+            deaths += 1
+            bench.start("0")
+        time.sleep(0.2)
+    letters = list(read_all(bench.platform, "dlq"))
+    assert [(letter.value, letter.headers["reason"]) for letter in letters] == [(b"deadly", "INTERNAL_ERROR")]
+    assert "ended three times" in letters[0].headers["__dlq.errors.message"]
+    assert 3 < deaths <= 9
+    copied = bench.copied()
+    assert copied.total() == len(copied) == 80
+
+
+def test_ten_kills_of_a_long_input_dead_letter_nothing(bench: Bench) -> None:
+    rng = random.Random(2)
+    bench.feed(1, b"long 150")
+    bench.feed(8)
+    for _ in range(10):
+        victim = bench.start("0")
+        time.sleep(rng.uniform(1.5, 3.5))
+        victim.kill()
+        victim.wait()
+    bench.start("0")
+    bench.drained()
+    assert list(read_all(bench.platform, "dlq")) == []
+    copied = bench.copied()
+    assert copied.total() == len(copied) == 9 and copied[b"long 150"] == 1
+
+
 def test_of_two_processes_with_one_replica_id_the_elder_exits(bench: Bench) -> None:
     elder = bench.start("0")
     bench.feed(100)

@@ -275,8 +275,8 @@ class DedupeSpec(Spec):
     `all` with a primary key, else the row's place in its object, so that only reading again is deduplicated"""
 
     window: Seconds | None = Field(default=None, gt=0)
-    """How long a key is remembered after it was published: within it exactly one row of a key is published, after it (an
-    eighth of it later at most) one may be again; left out: for ever"""
+    """How long a key is remembered after it was published: within it exactly one row of a key is published, after it
+    (an eighth of it later at most) one may be again; left out: for ever"""
 
     capacity: int = Field(default=10_000_000, gt=0)
     """Keys the Bloom filter is made for; the check behind it is exact"""

@@ -183,8 +183,10 @@ def set_retention(platform: Platform, topic: str, retention_ms: int) -> None:
     name = topic_name(platform.topic_prefix, topic)
     entry = ConfigEntry("retention.ms", str(retention_ms), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+    # Held until it has answered: a client that is dropped gives up its calls.
+    admin = open_admin(platform)
     try:
-        open_admin(platform).incremental_alter_configs([resource])[resource].result(_TIMEOUT_SECONDS)
+        admin.incremental_alter_configs([resource])[resource].result(_TIMEOUT_SECONDS)
     except KafkaException as error:
         raise _translated(error, f"retention.ms of {name} can't be set to {retention_ms}") from error
 

@@ -27,7 +27,7 @@ from ingestcore.runtime.access import Topics
 from ingestcore.runtime.gauges import StageGauges
 from ingestcore.runtime.inner import Inner
 from ingestcore.runtime.isolation import Isolation
-from ingestcore.runtime.poison import condemn
+from ingestcore.runtime.poison import DEADLY, condemn
 from ingestcore.runtime.progress import Progress
 from ingestcore.runtime.recording import (
     LEDGER_HEADERS,
@@ -39,6 +39,7 @@ from ingestcore.runtime.recording import (
     lettered,
     rows_of,
 )
+from ingestcore.runtime.trials import DEATHS, Trials, Way
 from ingestcore.settings import Platform
 from ingestcore.stage import (
     At,
@@ -93,6 +94,7 @@ class StageRunner:
         self._input_topic = topic_name(platform.topic_prefix, consumes)
         self._progress = Progress()
         self._isolation = Isolation(time.monotonic)
+        self._trials = Trials(self._progress, time.monotonic)
         self._book = LedgerBook(service, instance, platform.replica)
         self._member = GroupMember(
             platform, self._input_topic, platform.group(instance), self._on_located, self._on_left
@@ -108,6 +110,7 @@ class StageRunner:
         """Nothing is held, nothing is uncommitted."""
         self._queue: deque[Input] = deque()
         self._aside: list[Input] = []
+        self._later: list[Input] = []
         self._jobs: dict[At, Iterator[Step | None]] = {}
         self._held: dict[At, Delivery] = {}
         self._finished: list[At] = []
@@ -124,9 +127,11 @@ class StageRunner:
     # -- positions
     def _on_located(self, partition: int, offset: int, metadata: str) -> None:
         self._progress.assign((self._consumes, partition), offset, metadata)
+        self._trials.located((self._consumes, partition))
 
     def _on_left(self, partition: int) -> None:
         self._progress.forget((self._consumes, partition))
+        self._trials.left((self._consumes, partition))
         self._topics.forget(partition)
 
     # -- the loop
@@ -140,8 +145,8 @@ class StageRunner:
                 self._turn()
                 self._health.beat()
                 backoff = _FIRST_BACKOFF_SECONDS
-            except _FATAL:
-                self._abandon()
+            except _FATAL as error:
+                self._abandon(error)
                 raise
             except Rebalanced:
                 self._gauges.rebalanced()
@@ -188,14 +193,32 @@ class StageRunner:
         now = time.monotonic()
         due = self._since is not None and now - self._since >= self._platform.commit_seconds
         careful = self._isolation.alone and self._since is not None and not self._jobs
+        careful = self._end_of_trial() or careful
         if due or careful or self._size_bytes >= self._platform.commit_bytes:
             self._commit(final=careful)
             self._health.ready()
         self._tx.poll()
-        if not (self._held or self._queue or self._aside):
+        if not (self._held or self._queue or self._aside or self._later):
             self._at_rest()
         elif not advanced and self._queue:
             time.sleep(_BUSY_WAIT_SECONDS)
+
+    def _end_of_trial(self) -> bool:
+        """The stage is through with the input that is tried, or has lived with it for long. -> settle it alone?"""
+        at = self._trials.current
+        if at is None:
+            return False
+        if self._trials.beat():
+            self._commit(final=False)
+        if at in self._jobs or self._trials.current is None:
+            return False
+        held = at in self._held and at not in self._finished
+        if held and self._trials.thorough:
+            return True
+        if held:
+            self._trials.taken()
+        self._commit(final=False)
+        return False
 
     def _at_rest(self) -> None:
         """Nothing to do: say whether that is because Kafka is away."""
@@ -223,9 +246,9 @@ class StageRunner:
             self._fetch()
         alone = self._isolation.alone
         limit = 1 if alone else self._stage.concurrency
-        if alone and self._aside and not self._held:
+        if self._aside and not (alone and self._held):
             self._reconsider()
-        while self._queue and len(self._jobs) < limit and not (alone and self._held):
+        while self._queue and len(self._jobs) < limit and not (alone and self._held) and not self._trials.current:
             place = self._queue[0].at[:2]
             running = sum(1 for at in self._jobs if at[:2] == place)
             if not self._progress.has_room(place, running):
@@ -233,14 +256,36 @@ class StageRunner:
             input = self._queue.popleft()
             if self._isolation.exhausted(input.at):
                 self._aside.append(input)
+            elif self._trials.last() not in (None, input.at):
+                self._later.append(input)
             else:
-                self._start(input, self._stage.process(input, self._progress.mark(input.at).token))
+                self._take_up(input)
+
+    def _take_up(self, input: Input) -> None:
+        """Begin an input, or put it aside, as its past says."""
+        at = input.at
+        way = self._trials.way(at)
+        if way is Way.ASIDE:
+            self._aside.append(input)
+            self._trials.put_aside(at)
+            return
+        deaths = self._trials.deaths(at)
+        if way is not Way.FREE:
+            log.info("input tried alone", partition=at.partition, offset=at.offset, deaths=deaths)
+            self._trials.begin(at, input.key)
+        if self._trials.announce(at) or way is not Way.FREE:
+            self._commit(final=False)
+        if way is Way.CONDEMN:
+            # Looking into it may be what kills.
+            self._dead_letter(input, DEADLY, killed=True, look=deaths == DEATHS)
+        else:
+            self._start(input, self._stage.process(input, self._progress.mark(at).token))
 
     def _fetch(self) -> None:
         idle = not self._jobs and not self._queue
         wait = _IDLE_WAIT_SECONDS if idle else (0.0 if self._queue else _BUSY_WAIT_SECONDS)
         limit = 1 if self._queue or self._isolation.alone else _FETCH_RECORDS
-        holding = bool(self._queue or self._held or self._aside or self._since is not None)
+        holding = bool(self._queue or self._held or self._aside or self._later or self._since is not None)
         self._polled_at = time.monotonic()
         for message in self._member.fetch(limit, wait, holding=holding):
             input = as_input(message, self._consumes)
@@ -263,18 +308,24 @@ class StageRunner:
             why = self._isolation.poison(input.at)
             if why is not None:
                 self._aside.remove(input)
-                self._condemned.append(input.at)
-                log.error(
-                    "input dead-lettered: it failed alone while others passed",
-                    partition=input.at.partition,
-                    offset=input.at.offset,
-                    error=why,
-                )
-                self._start(input, iter([condemn(input, self._service, why)]))
+                self._dead_letter(input, why)
                 return
-        stuck = self._isolation.stuck()
+        stuck = self._isolation.stuck() or self._trials.stuck()
         if stuck:
             self._health.waiting(stuck)
+        if self._trials.due_for_last_try(idle=not (self._queue or self._held)):
+            # Nothing may be beside it.
+            self._needs_rollback = True
+
+    def _dead_letter(self, input: Input, why: str, *, killed: bool = False, look: bool = True) -> None:
+        log.error(
+            "input dead-lettered: it failed alone while others passed",
+            partition=input.at.partition,
+            offset=input.at.offset,
+            error=why,
+        )
+        self._condemned.append(input.at)
+        self._start(input, iter([condemn(input, self._service, why, killed=killed, look=look)]))
 
     # -- running the stage
     def _advance(self) -> bool:
@@ -356,6 +407,7 @@ class StageRunner:
         for record in records:
             self._send("ledger", record.encode(), record.origin.id.encode(), None, LEDGER_HEADERS)
         self._count_entries()
+        self._trials.before_commit()
         offsets = self._progress.commit() if self._member.membership is not None else {}
         if offsets or self._tx.open:
             named = {(self._input_topic, p): where for (_, p), where in offsets.items()}
@@ -382,9 +434,18 @@ class StageRunner:
         passed = [at for at in self._finished if at not in self._condemned]
         if passed or not self._condemned:
             self._isolation.passed(passed)
+        self._trials.after_commit(len(passed))
+        if self._trials.last() is None:
+            self._queue.extendleft(reversed(self._later))
+            self._later = []
         self._gauges.committed(time.monotonic() - started, self._seen_first, len(self._held) + len(self._queue))
         self._finished, self._condemned, self._seen_first = [], [], []
-        self._member.focus(self._isolation.focus())
+        self._focus()
+
+    def _focus(self) -> None:
+        """Fetch only the partition of an input that must come up next."""
+        last = self._trials.last()
+        self._member.focus(self._isolation.focus() if last is None else last.partition)
 
     def _roll_back(self) -> None:
         """Forget everything since the last commit: jobs, transaction, the stage's memory; back to what is committed."""
@@ -398,8 +459,9 @@ class StageRunner:
         lost, self._member.lost = self._member.lost, set()
         if lost:
             self._stage.revoked(sorted(lost))
+        self._trials.rolled_back()
         self._member.relocate()
-        self._member.focus(self._isolation.focus())
+        self._focus()
         if rebuilt:
             # Only after relocate: state must not be older than the offsets.
             self._member.fresh |= set(self._member.owned())
@@ -430,6 +492,7 @@ class StageRunner:
         deadline = time.monotonic() + self._platform.drain_seconds
         if not self._needs_rollback:
             try:
+                self._trials.withdraw()
                 self._commit(final=True)
             except Exception as error:
                 log.warning("the last commit failed; the next owner redoes it", error=error)
@@ -437,6 +500,22 @@ class StageRunner:
         if not self._member.close(max(1.0, deadline - time.monotonic())):
             log.warning("the group could not be left in time; its session will expire")
 
-    def _abandon(self) -> None:
+    def _abandon(self, error: Exception) -> None:
         """Leave at once after something fatal: nothing of it may be committed."""
+        if not isinstance(error, Fenced):
+            self._withdraw()
         self._member.close(3.0)
+
+    def _withdraw(self) -> None:
+        """The input that is tried is not what ends this process: commit that, on top of what is committed."""
+        self._close_jobs()
+        self._progress.rewind()
+        self._trials.withdraw()
+        try:
+            self._tx.abort()
+            offsets = self._progress.commit() if self._member.membership is not None else {}
+            if offsets:
+                named = {(self._input_topic, p): where for (_, p), where in offsets.items()}
+                self._tx.commit(named, self._member.membership)
+        except Exception as failure:
+            log.warning("what was begun could not be taken back", error=failure)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 from ingestcore.messages.objects import ObjectFacts, ObjectRef
 from ingestcore.reasons import Reason
 from ingestcore.stage import Fate, Input, Line, Origin, Reject, Step
 
+FAILED: Final = "{service} failed on this input three times while others passed: {why}"
+KILLED: Final = (
+    "{service} ended three times while it worked on this input alone, the last time after others had passed: {why}"
+)
+DEADLY: Final = "out of memory or a crash of a library; see the service's log and the kernel's (dmesg)"
 
-def condemn(input: Input, service: str, why: str) -> Step:
-    """-> a finished step: one letter, INTERNAL_ERROR, and a ledger line for each object with rows in the input."""
-    owners = _owners(input)
+
+def condemn(input: Input, service: str, why: str, *, killed: bool = False, look: bool = True) -> Step:
+    """-> a finished step: one letter, INTERNAL_ERROR, and a ledger line for each object with rows in the input.
+
+    killed  by the death of the process, not by an exception
+    look    read what the input holds; else it is its own origin
+    """
+    owners = _owners(input) if look else [_unread(input)]
     facts = next((found for _, _, found in owners if found), None)
     rows = sum(count for _, count, _ in owners)
     reject = Reject(
@@ -19,7 +30,7 @@ def condemn(input: Input, service: str, why: str) -> Step:
         origin=owners[0][0],
         raw=input.value,
         reason=Reason.INTERNAL_ERROR,
-        message=f"{service} failed on this input three times while others passed: {why}",
+        message=(KILLED if killed else FAILED).format(service=service, why=why),
         rows=rows,
         object=facts,
         facts={"error": why, "rows": str(rows)},
@@ -44,8 +55,12 @@ def _owners(input: Input) -> list[tuple[Origin, int, ObjectFacts | None]]:
                 return [(Origin.of(facts), count, facts) for facts, count in _decoded(counted)]
     except ValueError:
         pass
+    return [_unread(input)]
+
+
+def _unread(input: Input) -> tuple[Origin, int, ObjectFacts | None]:
     place = f"{input.at.topic}/{input.at.partition}/{input.at.offset}"
-    return [(Origin(place, "default", "", input.headers.get("dataset", ""), ""), input.rows or 0, None)]
+    return Origin(place, "default", "", input.headers.get("dataset", ""), ""), input.rows or 0, None
 
 
 def _rows_by_object(input: Input) -> Counter[str]:

@@ -3,6 +3,9 @@
 Inputs finish out of order. What is done above the low-water offset rides in the commit's metadata, with the resume
 tokens of open inputs, so progress commits with the transaction and an operator's offset reset clears it.
 A token belongs to a record: it is kept with its offset and a hash of its key and ignored when either differs.
+
+Two more facts ride there for `trials`: how many owners have started on the partition since it last moved on, and which
+inputs were being tried when a process may have died of them.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -21,6 +24,10 @@ METADATA_LIMIT_BYTES: Final = 4_000
 """The broker refuses 4,096."""
 _TOKEN_ROOM_BYTES: Final = 480
 """Room kept for the token an open input may still get."""
+_TRIES_ROOM_BYTES: Final = 340
+"""Room kept for the starts and the tries of `TRIES_LIMIT` inputs."""
+TRIES_LIMIT: Final = 6
+"""Inputs of a partition that may be suspected of killing the process at once."""
 _RANGE_BYTES: Final = 24
 """What one more finished input may add: a range of two offsets."""
 _SPAN_LIMIT: Final = 20_000
@@ -50,8 +57,28 @@ class Mark:
     entries: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """Of one input: how often a process committed that it would begin it now, and has not committed since that it
+    survived.
+
+    lived_seconds  so long one of them is known to have lived with it
+    aside          0: it is being tried; else it is set aside, and so many owners have ended since, and this one
+    """
+
+    owner: str
+    count: int
+    lived_seconds: float = 0.0
+    aside: int = 0
+
+
 class Partition:
-    """Progress of one partition from one assignment to the next."""
+    """Progress of one partition from one assignment to the next.
+
+    starts    owners that began here since the last one that got on
+    tries     by offset
+    got_on    inputs that finished or came further since the last commit
+    """
 
     def __init__(self, offset: int, metadata: str) -> None:
         stored: dict[str, Any] = orjson.loads(metadata) if metadata else {}
@@ -63,7 +90,10 @@ class Partition:
             int(o): Mark(owner, pass_id, token, rows, entries)
             for o, (owner, pass_id, token, rows, entries) in stored.get("t", {}).items()
         }
-        self.sent: tuple[int, str] | None = (offset, metadata)
+        self.starts = int(stored.get("s", 0))
+        self.tries = {int(o): Tries(*facts) for o, facts in stored.get("x", {}).items()}
+        self.got_on: set[int] = set()
+        self.sent: tuple[int, str] = (offset, metadata)
         self._encoded_bytes, self._finished_since = len(metadata), 0
 
     def admit(self, offset: int, key: bytes) -> Mark | None:
@@ -75,11 +105,26 @@ class Partition:
         mark = self._unread.pop(offset, None)
         if mark is None or mark.owner != owner_of(key):
             mark = Mark(owner_of(key))
+        tries = self.tries.get(offset)
+        if tries is not None and tries.owner != mark.owner:
+            del self.tries[offset]
         self.open[offset] = mark
         return mark
 
+    def get_on(self, offset: int, token: str) -> None:
+        """An open input came further."""
+        mark = self.open[offset]
+        if token != mark.token:
+            self._survived(offset)
+        mark.token = token
+
+    def _survived(self, offset: int) -> None:
+        self.tries.pop(offset, None)
+        self.got_on.add(offset)
+
     def finish(self, offset: int) -> None:
         del self.open[offset]
+        self._survived(offset)
         self._done[offset] = None
         self._finished_since += 1
 
@@ -90,7 +135,7 @@ class Partition:
         """
         if len(self._done) > _SPAN_LIMIT:
             return False
-        tokens = _TOKEN_ROOM_BYTES * (running + 1)
+        tokens = _TOKEN_ROOM_BYTES * (running + 1) + _TRIES_ROOM_BYTES
         if self._encoded_bytes + _RANGE_BYTES * self._finished_since + tokens < METADATA_LIMIT_BYTES:
             return True
         # The bound is loose (neighbours share a range): look closely before saying no.
@@ -117,9 +162,10 @@ class Partition:
             if m.token is not None and o >= self.low
         }
         done = list(self._runs()) if self.open else [r for r in self._ranges if r[1] >= self.next]
-        if not tokens and not done:
-            return ""
-        return orjson.dumps({"d": done, "t": tokens}).decode()
+        tries = {str(o): astuple(tried) for o, tried in self.tries.items() if o >= self.low}
+        facts: dict[str, Any] = {"d": done, "t": tokens} if tokens or done else {}
+        facts |= {name: value for name, value in (("s", self.starts), ("x", tries)) if value}
+        return orjson.dumps(facts).decode() if facts else ""
 
     def _runs(self) -> Iterator[tuple[int, int]]:
         """Done offsets above low water as ranges. Offsets in between that were never delivered (transaction markers,
@@ -154,6 +200,11 @@ class Progress:
     def forget(self, place: Place) -> None:
         self.parts.pop(place, None)
 
+    def rewind(self) -> None:
+        """Back to what was committed last; nothing is open."""
+        for place, part in self.parts.items():
+            self.assign(place, *part.sent)
+
     def admit(self, at: At, key: bytes) -> Mark | None:
         """A record is delivered. -> its mark, or None: skip it, it was done before."""
         return self.parts[at[:2]].admit(at.offset, key)
@@ -170,7 +221,7 @@ class Progress:
         mark = part.open[at.offset]
         mark.rows += rows
         if resume is not None:
-            mark.token = resume
+            part.get_on(at.offset, resume)
             return None
         part.finish(at.offset)
         return mark.rows

@@ -1,9 +1,10 @@
 """A stage of ten lines as a process of its own, to show what the runtime gives any stage.
 
-    python -m ingestcore.testing.ten_line_stage REPLICA [poison|freeze FILE]
+    python -m ingestcore.testing.ten_line_stage REPLICA [freeze FILE]
 
-Reads `objects`, emits the value to `blocks`. With `poison` a value of `poison` raises; with `freeze` the process stops
-itself once (SIGSTOP) with records in hand and touches FILE.
+Reads `objects`, emits the value to `blocks`. A value of `poison` raises, one of `deadly` kills the process, one of
+`long N` takes N steps of 50 ms. With `freeze` the process stops itself once (SIGSTOP) with records in hand and touches
+FILE.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,12 @@ class Copy(Stateless):
     def process(self, input: Input, resume: str | None) -> Iterator[Step | None]:
         if input.value == b"poison":
             raise ValueError("poison")
+        if input.value == b"deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if input.value.startswith(b"long "):
+            for number in range(int(resume or 0), int(input.value[5:])):
+                time.sleep(0.05)
+                yield Step((input.at,), (), resume=str(number + 1))
         emit = Emit("blocks", input.value, rows=1, partition=0)
         yield Step((input.at,), (Line(input.at, ORIGIN, Fate.EMITTED, 1),), (emit,))
 
