@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 import pyarrow as pa
 
+from ingestcore.datasets.names import DEFAULT_TENANT
 from ingestcore.datasets.provenance import source_metadata
 from ingestcore.messages.dead_letters import DeadLetter
 from ingestcore.messages.rows import PROVENANCE_TYPE
@@ -20,7 +21,6 @@ from services.parquet_sink.lake import Folder
 
 TABLE: Final = "dlq"
 TABLE_VERSION: Final = "1"
-DEFAULT_TENANT: Final = "default"
 _LETTER_BYTES: Final = 2048
 """What a letter costs in memory beside its raw bytes: headers, Python objects, its ledger line."""
 

@@ -36,7 +36,7 @@ def test_the_documented_example_loads() -> None:
     assert config.sinks["lake"].parquet.max_age == 30.0
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.*")), ids=lambda path: path.name)
 def test_every_example_is_without_errors(path: Path) -> None:
     assert [str(p) for p in problems([path]) if p.level is Level.ERROR] == []
 

@@ -11,13 +11,13 @@ from ingestcore.datasets.spec import DatasetSpec, Dialect, FieldSpec, S3Source, 
 from ingestcore.pages.drawn import DRAWN
 from ingestcore.pages.fields import rows
 from ingestcore.pages.regions import PageError, filled, table
-from ingestcore.runtime.service import discover
+from ingestcore.runtime.service import own_services
 from ingestcore.settings import Platform
 
 CHECKOUT = Path(__file__).parents[2]
 MODELS: list[type[BaseModel]] = [
     Platform, SourceSpec, S3Source, SinkSpec, DatasetSpec, FieldSpec, Dialect,
-    *(service.settings for service in discover().values()),
+    *(service.settings for service in own_services().values()),
 ]  # fmt: skip
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Final
+
+DEFAULT_TENANT: Final = "default"
+"""Whose data it is where nobody says so."""
 
 NAME_RULE = "lower-case letters, digits, - and _, beginning with a letter or digit, at most 63"
 

@@ -26,6 +26,7 @@ from pydantic.alias_generators import to_camel
 
 from ingestcore.datasets.decimal_digits import MAX_PRECISION, decimal_digits
 from ingestcore.datasets.encodings import UTF_8, encoding_named
+from ingestcore.datasets.names import DEFAULT_TENANT
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "kb": 1000, "mb": 10**6, "gb": 10**9}
 _SIZES = _UNITS | {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
@@ -427,7 +428,7 @@ class S3Source(S3Access):
 class SourceSpec(Spec):
     """One source."""
 
-    tenant: Name = "default"
+    tenant: Name = DEFAULT_TENANT
     """Whose data it is; kept apart everywhere"""
 
     s3: S3Source

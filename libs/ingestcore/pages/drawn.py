@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -12,10 +13,11 @@ from ingestcore.datasets.spec import DatasetSpec, Dialect, FieldSpec, SinkSpec, 
 from ingestcore.pages.fields import HEAD, rows, variables
 from ingestcore.pages.regions import filled, table
 from ingestcore.reasons import MEANING
-from ingestcore.runtime.service import discover
+from ingestcore.runtime.service import own_services
 from ingestcore.settings import Platform
 from ingestcore.topics import DAY_MS, TOPICS, TopicSpec
 
+_CHECKOUT: Final = Path(__file__).resolve().parents[3]
 _BOUNDS: Final = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 _VARIABLES: Final = ("variable", *HEAD[1:])
 
@@ -30,7 +32,7 @@ def configuration() -> dict[str, str]:
         "sinks": table(HEAD, rows(SinkSpec, opened=("parquet",))),
         "services": "\n\n".join(
             f"**{service.name}**: {service.summary}\n\n" + table(_VARIABLES, variables(service.settings))
-            for service in sorted(discover().values(), key=lambda service: service.name)
+            for service in sorted(own_services().values(), key=lambda service: service.name)
         ),
         "environment": table(_VARIABLES, variables(Platform)),
     }
@@ -53,6 +55,26 @@ def troubleshooting() -> dict[str, str]:
         for reason, meaning in MEANING.items()
     ]
     return {"reasons": table(("reason", "what happened", "may pass as it is", "what to do"), reasons)}
+
+
+def extending() -> dict[str, str]:
+    """-> regions of docs/extending.md: files of the worked example, as they are tested."""
+    example, tests = _CHECKOUT / "examples" / "extending", _CHECKOUT / "tests" / "contract" / "test_extending.py"
+    _, begin, rest = tests.read_text(encoding="utf-8").partition("def test_the_sink_writes")
+    test = begin + rest.partition("\n\n\n")[0]
+    return {
+        "package": _code(example / "pyproject.toml"),
+        "sink-service": _code(example / "jsonl_sink" / "__init__.py"),
+        "sink-stage": _code(example / "jsonl_sink" / "stage.py"),
+        "source-service": _code(example / "manifest_source" / "__init__.py"),
+        "source": _code(example / "manifest_source" / "source.py"),
+        "sink-test": f"```python\n{test}\n```",
+    }
+
+
+def _code(path: Path) -> str:
+    language = {".toml": "toml", ".py": "python"}[path.suffix]
+    return f"```{language}\n{path.read_text(encoding='utf-8').rstrip()}\n```"
 
 
 def spec_schema(model: type[BaseModel], name: str) -> str:
@@ -88,6 +110,7 @@ def _whole(draw: Callable[[], str]) -> Callable[[str], str]:
 DRAWN: Final[Mapping[str, Callable[[str], str]]] = {
     "docs/architecture.md": _regions(architecture),
     "docs/configuration.md": _regions(configuration),
+    "docs/extending.md": _regions(extending),
     "schemas/config-source.schema.json": _whole(lambda: spec_schema(SourceSpec, "source")),
     "schemas/config-sink.schema.json": _whole(lambda: spec_schema(SinkSpec, "sink")),
     "schemas/config-dataset.schema.json": _whole(lambda: spec_schema(DatasetSpec, "dataset")),

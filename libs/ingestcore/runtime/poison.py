@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
+from ingestcore.datasets.names import DEFAULT_TENANT
 from ingestcore.messages.objects import ObjectFacts, ObjectRef
 from ingestcore.reasons import Reason
 from ingestcore.stage import Fate, Input, Line, Origin, Reject, Step
@@ -60,7 +61,7 @@ def _owners(input: Input) -> list[tuple[Origin, int, ObjectFacts | None]]:
 
 def _unread(input: Input) -> tuple[Origin, int, ObjectFacts | None]:
     place = f"{input.at.topic}/{input.at.partition}/{input.at.offset}"
-    return Origin(place, "default", "", input.headers.get("dataset", ""), ""), input.rows or 0, None
+    return Origin(place, DEFAULT_TENANT, "", input.headers.get("dataset", ""), ""), input.rows or 0, None
 
 
 def _rows_by_object(input: Input) -> Counter[str]:

@@ -68,7 +68,7 @@ def run_service(
         settings = _settings(service.settings)
         who = instance or service.name
         logs.configure(platform.log_level, platform.log_format, service=who, replica=platform.replica)
-    except (Misconfigured, ValueError) as error:
+    except (OperatorNeeded, ValueError) as error:
         print(f"ingest {name}: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
     health, metrics = Health(), Metrics()
@@ -220,6 +220,7 @@ class _Process:
         SourceRunner(
             open_source,
             service=self._service.name,
+            own=self._service.sources,
             platform=self._platform,
             specs=specs,
             gauges=gauges,

@@ -6,8 +6,9 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pydantic_settings import BaseSettings
 
@@ -15,8 +16,11 @@ from ingestcore.datasets.registry import Registry
 from ingestcore.datasets.spec import S3Access
 from ingestcore.observe.metrics import Metrics
 from ingestcore.settings import Platform
-from ingestcore.stage import Input, Source, Stage
+from ingestcore.stage import Input, OperatorNeeded, Source, Stage
 from ingestcore.stores.objects import ObjectStore
+
+PLUGINS: Final = "ingest.services"
+"""Entry-point group of services that other packages bring."""
 
 
 class TopicAccess(Protocol):
@@ -73,6 +77,7 @@ class Service:
     consumes  logical topic, or None for a source; a sink's spec may say another one (`from: dlq`)
     per       "sink": one process for each sink in the configuration; "": one for the fleet
     settings  read from INGEST_<NAME>_*
+    sources   of a service without input: names of sources it brings itself; none: those of the configuration
     """
 
     name: str
@@ -82,10 +87,34 @@ class Service:
     consumes: str | None
     produces: tuple[str, ...] = ()
     per: str = ""
+    sources: tuple[str, ...] = ()
 
 
 def discover() -> dict[str, Service]:
-    """-> services by kebab-case name, found by folder."""
+    """-> services by kebab-case name: the platform's own, found by folder, and those of installed packages.
+
+    Raises OperatorNeeded: a package's service can't be loaded, or has a name that is taken.
+    """
+    found = own_services()
+    for entry in entry_points(group=PLUGINS):
+        package = entry.dist.name if entry.dist else "an installed package"
+        try:
+            service = entry.load()
+        except Exception as error:
+            raise OperatorNeeded(
+                f"the service {entry.name} of {package} can't be loaded ({error!r}): mend {entry.value}, or uninstall "
+                f"{package}"
+            ) from error
+        if not isinstance(service, Service):
+            raise OperatorNeeded(f"{entry.value} of {package} is no Service: name the module's SERVICE in {PLUGINS}")
+        if service.name in found:
+            raise OperatorNeeded(f"{package} brings a service {service.name}, which is there already: rename it")
+        found[service.name] = service
+    return found
+
+
+def own_services() -> dict[str, Service]:
+    """-> the platform's services by kebab-case name."""
     found: dict[str, Service] = {}
     # By name: the core must not depend on the services it runs.
     for module in pkgutil.iter_modules(importlib.import_module("services").__path__, "services."):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from confluent_kafka import KafkaException
 
+from ingestcore.datasets.names import DEFAULT_TENANT
 from ingestcore.datasets.registry import Registry
 from ingestcore.kafka.errors import error_of
 from ingestcore.kafka.transactions import Transactions
@@ -35,13 +36,14 @@ _FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 0.2, 10.0
 
 
 class SourceRunner:
-    """All sources of one service."""
+    """All sources of one service: those it brings itself (`own`), else those of the configuration."""
 
     def __init__(
         self,
         open_source: OpenSource,
         *,
         service: str,
+        own: Sequence[str] = (),
         platform: Platform,
         specs: Registry,
         gauges: StageGauges,
@@ -50,6 +52,7 @@ class SourceRunner:
     ) -> None:
         self._open, self._service, self._platform, self._specs = open_source, service, platform, specs
         self._gauges, self._health, self._stop = gauges, health, stop
+        self._own = dict.fromkeys(own, DEFAULT_TENANT)
         self._running: dict[str, _Running] = {}
         health.explain("adapters", self._adapters)
 
@@ -77,7 +80,7 @@ class SourceRunner:
 
     def _check_at_start(self) -> None:
         refused = []
-        for name in (names := self._specs.sources()):
+        for name in (names := self._wanted()):
             try:
                 self._open(name).check()
             except OperatorNeeded as error:
@@ -87,15 +90,19 @@ class SourceRunner:
         if refused and len(refused) == len(names):
             raise OperatorNeeded("; ".join(refused))
 
+    def _wanted(self) -> Mapping[str, str]:
+        """-> tenant by source."""
+        return self._own or {name: spec.tenant for name, spec in self._specs.sources().items()}
+
     def _follow(self) -> None:
-        wanted = self._specs.sources()
+        wanted = self._wanted()
         for name in [name for name in self._running if name not in wanted]:
             log.info("source removed", source=name)
             self._running.pop(name).end()
-        for name, spec in wanted.items():
+        for name, tenant in wanted.items():
             if name not in self._running:
-                log.info("source started", source=name, tenant=spec.tenant)
-                transactions = Transactions(self._platform, f"{self._platform.group('source')}-{spec.tenant}-{name}")
+                log.info("source started", source=name, tenant=tenant)
+                transactions = Transactions(self._platform, f"{self._platform.group('source')}-{tenant}-{name}")
                 self._running[name] = _Running(name, self._open(name), transactions, self._platform, self._gauges)
 
 
