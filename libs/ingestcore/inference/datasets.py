@@ -101,7 +101,7 @@ def infer_dataset(name: str, group: Group) -> Dataset:
         texts.num_rows,
         len(sampled),
         tuple(refused),
-        tuple(dict.fromkeys(remark for found in group.looks for remark in found.shape.remarks)),
+        tuple(dict.fromkeys(remark for found in group.looks for remark in (*found.shape.remarks, *_guess(found)))),
         tuple(_warnings(group)),
     )
 
@@ -179,12 +179,17 @@ def _refused(sampled: Iterable[Look], spec: DatasetSpec) -> list[Refusal]:
     return refused
 
 
+def _guess(found: Look) -> Iterable[str]:
+    if found.encoding.guessed and found.encoding.is_read:
+        yield f"not UTF-8, probably {found.encoding.name}: where letters come out wrong, correct `encoding`"
+
+
 def _warnings(group: Group) -> Iterable[str]:
     encodings = {found.encoding.name: found.encoding for found in group.looks if not found.encoding.is_read}
     for name, encoding in encodings.items():
         count = sum(found.encoding.name == name for found in group.looks)
         probably = "probably " if encoding.guessed else ""
         yield (
-            f"{count} of {len(group.looks)} files looked at {'is' if count == 1 else 'are'} {probably}{name}, only "
-            f"UTF-8 is read: convert first, e.g. `iconv -f {name} -t UTF-8`"
+            f"{count} of {len(group.looks)} files looked at {'is' if count == 1 else 'are'} {probably}{name}, "
+            f"which is not read: convert first, e.g. `iconv -f {name} -t UTF-8`"
         )

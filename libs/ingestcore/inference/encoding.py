@@ -6,7 +6,7 @@ import codecs
 from dataclasses import dataclass
 from typing import Final
 
-UTF8: Final = "utf-8"
+from ingestcore.datasets.encodings import UTF_8, encoding_named
 
 _MARKS: Final = (  # UTF-32 first: its little-endian mark starts with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -37,12 +37,14 @@ class Encoding:
     @property
     def is_read(self) -> bool:
         """Whether the platform reads it as it is."""
-        return self.name == UTF8
+        try:
+            encoding_named(self.name)
+        except ValueError:
+            return False
+        return True
 
     def to_utf8(self, data: bytes) -> bytes:
         """-> the same text as UTF-8; a character cut at the end is left out."""
-        if self.is_read:
-            return data
         return codecs.getincrementaldecoder(self.name)("replace").decode(data).encode()
 
 
@@ -65,9 +67,9 @@ def encoding_of(data: bytes) -> Encoding:
         if data.startswith(mark):
             return Encoding(name)
     try:
-        codecs.getincrementaldecoder(UTF8)().decode(data)
+        codecs.getincrementaldecoder(UTF_8)().decode(data)
     except UnicodeDecodeError:
         # ISO 8859-1 has control characters where Windows has quotation marks and the euro sign.
         windows = any(0x80 <= byte < 0xA0 for byte in data)
         return Encoding("windows-1252" if windows else "iso-8859-1", guessed=True)
-    return Encoding(UTF8)
+    return Encoding(UTF_8)

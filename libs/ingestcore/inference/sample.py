@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ingestcore.inference.encoding import Encoding, encoding_of, other_format
@@ -24,7 +24,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A file that can be read. data: its start as UTF-8."""
+    """A file that can be read. data: its start, as UTF-8 where its encoding is not read."""
 
     name: str
     data: bytes
@@ -57,11 +57,14 @@ def look(sample: Sample) -> Look | Skipped:
     if other := other_format(sample.data):
         return Skipped(sample.name, f"not CSV but {other}")
     encoding = encoding_of(sample.data)
-    data = encoding.to_utf8(sample.data)
-    shape = shape_of(data, whole=sample.whole)
+    text = encoding.to_utf8(sample.data)
+    shape = shape_of(text, whole=sample.whole)
     if shape is None:
         return Skipped(sample.name, "no record in it" if sample.whole else "no record ends in its first bytes")
-    return Look(sample.name, data, sample.whole, encoding, shape)
+    if not encoding.is_read:
+        return Look(sample.name, text, sample.whole, encoding, shape)
+    shape = replace(shape, dialect=shape.dialect.model_copy(update={"encoding": encoding.name}))
+    return Look(sample.name, sample.data, sample.whole, encoding, shape)
 
 
 @dataclass(frozen=True, slots=True)
