@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BeforeValidator, Field, field_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ingestcore.datasets.spec import Seconds, Size
@@ -98,10 +98,21 @@ class Platform(Settings):
     """`json`: one object a line; `console`: for people"""
 
     admin_host: str = "127.0.0.1"
-    """Address of a process's admin endpoints (metrics, health)"""
+    """Address where a process serves `/health/*`, `/metrics` and `/admin/*`"""
 
     admin_port: int = Field(default=0, ge=0, le=65535)
-    """Their port; 0: any free one, which `ingest status` tells"""
+    """Their port; 0: any free one, which `ingest status` tells. `ingest up` serves all of its processes together, by
+    default on 8080"""
+
+    admin_token: SecretStr | None = Field(default=None, min_length=1)
+    """What `/admin/*` asks for (`Authorization: Bearer ...`); left out: nothing. Set it where the host is not
+    loopback"""
+
+    start_drained: bool = False
+    """Take nothing until `POST /admin/resume`"""
+
+    metrics_label_sets: int = Field(default=500, gt=0)
+    """Tenants × sources × datasets told apart in metrics; further ones count as `other`"""
 
     commit_bytes: Size = 32 << 20
     """A transaction is committed once it holds this much input and output"""

@@ -13,6 +13,10 @@ from typing import Any, NamedTuple, Protocol
 
 from ingestcore.messages.dead_letters import Refusal
 from ingestcore.messages.objects import ObjectFacts
+from ingestcore.reasons import Reason
+
+Owner = tuple[str, str, str]
+"""Tenant, source, dataset without its version: what metrics tell apart."""
 
 
 class Origin(NamedTuple):
@@ -28,6 +32,10 @@ class Origin(NamedTuple):
     @classmethod
     def of(cls, facts: ObjectFacts) -> Origin:
         return cls(facts.id, facts.tenant, facts.source, facts.dataset, facts.uri)
+
+    @property
+    def owner(self) -> Owner:
+        return self.tenant, self.source, self.dataset.partition("@")[0]
 
 
 class Fate(StrEnum):
@@ -213,6 +221,9 @@ class Source(Protocol):
 
 class Retriable(Exception):
     """Not the input's fault: roll back, wait, try again. The message says what is awaited."""
+
+    reason: str = Reason.CONNECTION_ERROR.value
+    """How `ingest_retry_total` calls it."""
 
 
 class OperatorNeeded(Exception):

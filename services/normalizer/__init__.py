@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from ingestcore.datasets.registry import Registry
 from ingestcore.datasets.spec import Size
 from ingestcore.runtime.service import Context, Service
 from ingestcore.settings import Settings
+from ingestcore.stage import Owner
 
 
 class NormalizerSettings(Settings):
@@ -61,9 +63,10 @@ def build(context: Context) -> Any:
 
     shown: set[int] = set()
 
-    def report(duplicates: int, keys: dict[int, int]) -> None:
-        metrics.set("connectors_worker_dedupe_hits", duplicates, stage=instance)
-        metrics.set("dedupe_hits", duplicates, stage=instance)
+    def report(duplicates: Mapping[Owner, int], keys: Mapping[int, int]) -> None:
+        for (tenant, source, dataset), rows in duplicates.items():
+            for name in ("dedupe_hits", "connectors_worker_dedupe_hits"):
+                metrics.count(name, rows, tenant=tenant, source=source, dataset=dataset, stage=instance)
         shown.update(keys)
         for partition in shown:
             metrics.set("ingest_dedupe_keys", keys.get(partition, 0), partition=str(partition))

@@ -6,14 +6,15 @@ keys go to the changelog in the same transaction, so what is known and what is p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from ingestcore.messages.rows import HASH, KEY, NORMALIZED_FIELDS, OBJECT, PROVENANCE, TYPED_FIELDS, read, write
-from ingestcore.stage import Emit, Fate, Input, Line, Step
+from ingestcore.stage import Emit, Fate, Input, Line, Owner, Step
 from services.normalizer.changelog import CHANGELOG, KeysRecord
 from services.normalizer.keys import KEY_BYTES, Keys, Mask
 from services.normalizer.piles import Pile
@@ -68,7 +69,8 @@ class Normalizer:
     window        dataset@version -> seconds its keys are remembered; None: for ever. Raises NotSeenYet
     produced      partition -> (offset, broker time in ms) of this process's changelog records of the last committed
                   transaction that had any, if known
-    report        told at each commit and when partitions come or leave: duplicates since start, keys known by partition
+    report        told at each commit and when partitions come or leave: duplicates of this commit by owner (0 where
+                  there were none), keys known by partition
     """
 
     concurrency = 1
@@ -80,12 +82,12 @@ class Normalizer:
         gather_bytes: int,
         window: Callable[[str], float | None],
         produced: Callable[[int], Sequence[tuple[int, int]]],
-        report: Callable[[int, dict[int, int]], None],
+        report: Callable[[Mapping[Owner, int], Mapping[int, int]], None],
     ) -> None:
         self._keys, self._gather_bytes, self._window = keys, gather_bytes, window
         self._produced, self._report = produced, report
         self._piles: dict[tuple[int, str], Pile] = {}
-        self._duplicates = self._new_duplicates = 0
+        self._duplicates: Counter[Owner] = Counter()
         self._final = False
 
     def process(self, input: Input, resume: str | None) -> Iterator[Step | None]:
@@ -119,23 +121,22 @@ class Normalizer:
 
     def assigned(self, partitions: Sequence[int]) -> None:
         self._keys.restore(partitions)
-        self._tell()
+        self._tell({})
 
     def revoked(self, partitions: Sequence[int]) -> None:
         self._keys.drop(partitions)
-        self._tell()
+        self._tell({})
 
     def committed(self) -> None:
         for partition, known in self._keys.items():
             known.committed(self._produced(partition))
-        self._duplicates += self._new_duplicates
-        self._new_duplicates = 0
         self._keys.tidy(final=self._final)
-        self._tell()
+        duplicates, self._duplicates = self._duplicates, Counter()
+        self._tell(duplicates)
 
     def aborted(self) -> None:
         self._piles.clear()
-        self._new_duplicates = 0
+        self._duplicates.clear()
         for _, known in self._keys.items():
             known.aborted()
 
@@ -143,15 +144,16 @@ class Normalizer:
         """-> for the health report."""
         return self._keys.status()
 
-    def _tell(self) -> None:
-        self._report(self._duplicates, {partition: len(known) for partition, known in self._keys.items()})
+    def _tell(self, duplicates: Mapping[Owner, int]) -> None:
+        self._report(duplicates, {partition: len(known) for partition, known in self._keys.items()})
 
     def _settle(self, pile: Pile) -> Step:
         batch = pile.batch()
         passed = self._keys[pile.partition].admit(_keys_of(batch), pile.window_ms, pile.time_ms)
         tally = _tally(pile, batch, passed)
         rows = int(np.count_nonzero(passed))
-        self._new_duplicates += len(passed) - rows
+        for line in tally:
+            self._duplicates[line.origin.owner] += line.rows if line.fate is Fate.DUPLICATE else 0
         if not rows:
             return Step(pile.inputs, tally)
         kept = batch if rows == len(passed) else batch.filter(pa.array(passed))

@@ -40,7 +40,7 @@ class ListerStatus:
     def handed_on(self, objects: int) -> None:
         """These are in Kafka."""
         self._found += objects
-        self._metrics.count("ingest_objects_found", objects, source=self._source)
+        self._metrics.count("ingest_objects_found_total", objects, source=self._source)
 
     def scanned(self, counts: Counts, seconds: float) -> None:
         """A scan came to its end."""

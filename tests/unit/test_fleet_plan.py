@@ -161,7 +161,7 @@ def test_buckets_are_those_at_the_platforms_own_s3() -> None:
 
 
 def test_options_survive_the_way_to_the_detached_process(tmp_path: Path) -> None:
-    options = Options(tmp_path, (tmp_path / "a.yaml",), {"csv-parser": 2}, True, ("a+b",), 5.0)
+    options = Options(tmp_path, (tmp_path / "a.yaml",), {"csv-parser": 2}, True, ("a+b",), 8081, 5.0)
     assert Options.decode(options.encode()) == options
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pytest
 from ingestcore.datasets.provenance import provenance_problem
 from ingestcore.datasets.registry import Registry
 from ingestcore.messages import rows
-from ingestcore.stage import At, Fate, Input, Origin, Step, check
+from ingestcore.stage import At, Fate, Input, Origin, Owner, Step, check
 from ingestcore.testing.changelog import TransactionalLog
 from ingestcore.testing.harness import Committed, drive
 from ingestcore.testing.typed_rows import DATASET, facts_of, typed_batch, typed_input
@@ -73,7 +73,7 @@ def _stage(
     topics: CommittedChangelog | TransactionalLog,
     folder: Path,
     gather_bytes: int = 0,
-    report: Callable[[int, dict[int, int]], None] = lambda duplicates, keys: None,
+    report: Callable[[Mapping[Owner, int], Mapping[int, int]], None] = lambda duplicates, keys: None,
 ) -> Normalizer:
     keys = OwnedPartitions(topics, folder, lambda: FilterPlan(50, 0.01), memtable_keys=40)
     return Normalizer(
@@ -326,7 +326,7 @@ def test_a_large_commit_splits_its_changelog(tmp_path: Path, monkeypatch: pytest
 
 
 def test_duplicates_and_keys_are_reported_when_committed(tmp_path: Path) -> None:
-    reports: list[tuple[int, dict[int, int]]] = []
+    reports: list[tuple[Mapping[Owner, int], Mapping[int, int]]] = []
     stage = _stage(TransactionalLog(PARTITIONS), tmp_path, report=lambda *told: reports.append(told))
     stage.assigned([0])
     batch = typed_batch([_key(n) for n in (1, 1, 2)], [facts_of("a.csv")] * 3)
@@ -336,7 +336,8 @@ def test_duplicates_and_keys_are_reported_when_committed(tmp_path: Path) -> None
         _run(stage, typed_input(0, offset, batch))
         stage.committed()
     stage.revoked([0])
-    assert reports == [(0, {0: 0}), (1, {0: 2}), (4, {0: 2}), (4, {})]
+    owner = Origin.of(facts_of("a.csv")).owner
+    assert reports == [({}, {0: 0}), ({owner: 1}, {0: 2}), ({owner: 3}, {0: 2}), ({}, {})]
 
 
 def _without(name: str) -> Input:

@@ -81,12 +81,13 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
         groups = {row.sink or row.service: found for row in rows if (found := _group(row, target))}
         lags, problem = _lags(target, groups)
     shown = [_shown(row, groups, lags) for row in rows]
+    url = read_record(layout).admin_url if state != "stopped" else ""
     if as_json:
         services = [item.as_dict() for item in shown]
         told = {"folder": str(layout.folder), "state": state, "services": services, "problem": problem or None}
-        print_json(told | {"sources": sources_of(rows)})
+        print_json(told | {"sources": sources_of(rows), "url": url or None})
         return
-    out().print(escape(f"{state} in {layout.folder}"))
+    out().print(escape(f"{state} in {layout.folder}" + (f", health and metrics at {url}" if url else "")))
     if shown and state != "stopped":
         print_table(status_table(shown))
         if sources := sources_of(rows):

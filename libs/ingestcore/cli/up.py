@@ -16,6 +16,7 @@ from ingestcore.cli.screens import Lines, LiveTable, where_to_look
 from ingestcore.cli.target import DEFAULT_FOLDER, Folder
 from ingestcore.fleet.bring_up import Options
 from ingestcore.fleet.bring_up import run as run_fleet
+from ingestcore.fleet.front import PORT
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.record import fleet_lock
 
@@ -37,12 +38,19 @@ def up(
         typer.Option(metavar="A+B", help="Run two neighbours in one process, without the topic between them."),
     ] = None,
     rekey: Annotated[bool, typer.Option("--rekey", help="As of `ingest apply`.")] = False,
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port", envvar="INGEST_ADMIN_PORT", min=0, max=65535, help="Health, metrics and admin of all processes."
+        ),
+    ] = PORT,
     folder: Folder = DEFAULT_FOLDER,
 ) -> None:
     """Run the whole platform on this machine: one process per service, restarted when it crashes.
 
     Kafka, S3 and Redis are taken from KAFKA_BOOTSTRAP_SERVERS (or KAFKA_BROKERS), S3_ENDPOINT_URL and REDIS_URL; those
-    not set are started here, with their data in the folder. Ctrl-C drains everything.
+    not set are started here, with their data in the folder. Ctrl-C drains everything. Health, metrics and admin of all
+    processes are served together on one port (8080; another where that is taken, which is said).
 
     Examples:
 
@@ -56,7 +64,7 @@ def up(
     """
     counts = parse_replicas(replicas or [])
     read(files or [])  # tells what is wrong before anything is started
-    options = Options(folder, tuple(files or ()), counts, rekey, tuple(compose or ()))
+    options = Options(folder, tuple(files or ()), counts, rekey, tuple(compose or ()), port)
     try:
         if detach:
             _run_detached(options)

@@ -23,6 +23,8 @@ S = TypeVar("S", bound=Spec)
 class NotSeenYet(Retriable):
     """A message names a spec that `ingest.config` has not delivered yet: wait for it."""
 
+    reason = "CONFIG_PENDING"
+
 
 class Registry:
     """Thread-safe: one thread feeds, the stage's thread asks.

@@ -19,11 +19,13 @@ from ingestcore.datasets import publish
 from ingestcore.datasets.config_file import Config, load
 from ingestcore.datasets.registry import Registry
 from ingestcore.datasets.secrets import SecretMissing, resolve_spec
+from ingestcore.fleet.front import PORT, Front, open_front
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.record import fleet_lock
 from ingestcore.fleet.servers import buckets_of, given_servers, platform_of, quiet
 from ingestcore.fleet.supervisor import READY_TIMEOUT_SECONDS, Screen, StartFailed, Supervisor
 from ingestcore.fleet.wanted import Wanted, wanted_processes
+from ingestcore.observe.admin import LOOPBACK
 from ingestcore.runtime.service import Service, discover
 from ingestcore.settings import Platform
 from ingestcore.stage import Retriable
@@ -40,13 +42,14 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Options:
     """What `ingest up` was asked. `folder`: of the fleet; `replicas` by service or sink, 1 unless given; `composed`:
-    services that share a process, joined by `+`."""
+    services that share a process, joined by `+`; `port`: where health and metrics of all processes are served."""
 
     folder: Path
     files: tuple[Path, ...] = ()
     replicas: Mapping[str, int] = field(default_factory=dict)
     rekey: bool = False
     composed: tuple[str, ...] = ()
+    port: int = PORT
     ready_timeout_seconds: float = READY_TIMEOUT_SECONDS
 
     def encode(self) -> str:
@@ -56,6 +59,7 @@ class Options:
             "replicas": dict(self.replicas),
             "rekey": self.rekey,
             "composed": self.composed,
+            "port": self.port,
             "timeout": self.ready_timeout_seconds,
         }
         return json.dumps({**plain, **rest})
@@ -64,7 +68,8 @@ class Options:
     def decode(cls, text: str) -> Options:
         raw = json.loads(text)
         files = tuple(Path(path) for path in raw["files"])
-        return cls(Path(raw["folder"]), files, raw["replicas"], raw["rekey"], tuple(raw["composed"]), raw["timeout"])
+        rest = raw["replicas"], raw["rekey"], tuple(raw["composed"]), raw["port"], raw["timeout"]
+        return cls(Path(raw["folder"]), files, *rest)
 
 
 def run(options: Options, screen: Screen) -> None:
@@ -81,8 +86,30 @@ def run(options: Options, screen: Screen) -> None:
         platform = quiet(platform_of({**os.environ, **reachable}))
         registry = _prepare(platform, config, options, screen)
         supervisor = _supervisor(layout, options, services, config, platform, reachable, registry, stack, screen)
-        with _signals_stop(supervisor):
+        with _signals_stop(supervisor), _served(supervisor, platform, options.port, screen):
             supervisor.run()
+
+
+@contextmanager
+def _served(supervisor: Supervisor, platform: Platform, port: int, screen: Screen) -> Iterator[None]:
+    """Health, metrics and admin of all processes on one port."""
+    host = platform.admin_host
+    token = platform.admin_token.get_secret_value() if platform.admin_token else None
+    front = Front(lambda: supervisor.snapshot, supervisor.begin_drained, token)
+    try:
+        server = open_front(front, host, port, token, screen.progress)
+    except OSError as error:
+        raise StartFailed(f"admin host {host}: {error.strerror or error}", configuration=True) from error
+    url = f"http://{'127.0.0.1' if host in ('', '0.0.0.0') else host}:{server.server_port}"
+    supervisor.is_served_at(url)
+    screen.progress(f"health, metrics and admin of all processes: {url}")
+    if token is None and host not in LOOPBACK:
+        screen.progress("anybody who reaches that port may drain the fleet: set INGEST_ADMIN_TOKEN")
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def _check_references(config: Config) -> None:
@@ -177,7 +204,7 @@ per thread they cost memory."""
 
 def service_environment(layout: Layout, config: Config, environ: Mapping[str, str]) -> dict[str, str]:
     """-> environment of the processes. What the operator has set wins over the files. Admin ports are free ones:
-    many processes share the machine."""
+    many processes share the machine; the one the operator knows serves them all together."""
     return {
         **_MALLOC,
         "INGEST_STATE_DIR": str(layout.state),

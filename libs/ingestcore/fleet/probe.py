@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from ingestcore.fleet.calls import Silent, call
 
 PROBE_TIMEOUT_SECONDS = 1.0
 PROBE_INTERVAL_SECONDS = 0.25
@@ -33,28 +34,14 @@ def probe(run_file: Path, pid: int) -> Health:
     except (OSError, ValueError, KeyError, TypeError):
         return Health(pid)
     try:
-        status, body = _get(port, "/health/ready")
-        if status == 200:
+        ready = call(port, "/health/ready", PROBE_TIMEOUT_SECONDS)
+        if ready.status == 200:
             return Health(pid, port, True)
-        reason = _get(port, "/health/detailed")[1].get("reason") or body.get("status") or f"status {status}"
+        detailed = call(port, "/health/detailed", PROBE_TIMEOUT_SECONDS).told()
+        reason = detailed.get("reason") or ready.told().get("status") or f"status {ready.status}"
         return Health(pid, port, False, str(reason))
-    except (OSError, http.client.HTTPException):
+    except Silent:
         return Health(pid, port, False, "its health port does not answer")
-
-
-def _get(port: int, path: str) -> tuple[int, dict[str, object]]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_TIMEOUT_SECONDS)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read()
-    finally:
-        connection.close()
-    try:
-        parsed = json.loads(body)
-    except ValueError:
-        parsed = {}
-    return response.status, parsed if isinstance(parsed, dict) else {}
 
 
 class Prober:

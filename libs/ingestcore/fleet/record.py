@@ -54,6 +54,7 @@ class Record:
     """Contents of `fleet.json`.
 
     environment  variables that reach the fleet's servers (endpoints, keys of the embedded S3)
+    admin_url    where health and metrics of all processes are served together
     control_key  hex; whoever can read this file may stop the fleet
     """
 
@@ -61,6 +62,7 @@ class Record:
     supervisor_pid: int = 0
     control_port: int = 0
     control_key: str = ""
+    admin_url: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     services: list[dict[str, Any]] = field(default_factory=list)
 

@@ -21,6 +21,7 @@ from ingestcore.fleet.wanted import Wanted, not_known
 TICK_SECONDS = 0.1
 FOLLOW_SECONDS = 0.5
 READY_TIMEOUT_SECONDS = 120.0
+_START_DRAINED = "INGEST_START_DRAINED"
 
 
 class Screen(Protocol):
@@ -64,8 +65,11 @@ class Supervisor:
     ) -> None:
         """wanted: the processes that should exist now, asked again and again. environment: of the processes.
         endpoints: variables for other shells. kill_after_seconds: how long a process may take to drain."""
+        self.snapshot: Sequence[Row] = ()
+        """The processes as of the last tick; may be read from any thread."""
         self._layout, self._wanted, self._command = layout, wanted, command
-        self._environment, self._screen = environment, screen
+        self._environment = {_START_DRAINED: "false", **environment}
+        self._screen = screen
         self._kill_after_seconds = kill_after_seconds
         self._ready_timeout_seconds = ready_timeout_seconds
         self._processes: dict[str, Supervised] = {}
@@ -73,7 +77,9 @@ class Supervisor:
         self._listening = Listening()
         self._prober = Prober(self._probe_targets)
         self._pending: list[tuple[Errand, list[Supervised], Phase]] = []
-        self._record = Record("starting", os.getpid(), self._listening.port, self._listening.key, dict(endpoints))
+        self._record = Record(
+            "starting", os.getpid(), self._listening.port, self._listening.key, environment=dict(endpoints)
+        )
         self._stops = 0
         self._follow_clock = 0.0
         self._was_ready = False
@@ -94,6 +100,14 @@ class Supervisor:
                 self._take_errand()
         finally:
             self._drain()
+
+    def begin_drained(self, drained: bool) -> None:
+        """Whether processes that are started from now on, also those that crash, take input. From any thread."""
+        self._environment[_START_DRAINED] = "true" if drained else "false"
+
+    def is_served_at(self, url: str) -> None:
+        """Tell other shells where health and metrics of all processes are."""
+        self._record.admin_url = url
 
     def rows(self) -> list[Row]:
         return [process.row() for process in (*self._processes.values(), *self._leaving.values())]
@@ -120,7 +134,7 @@ class Supervisor:
         for label in [label for label, process in self._leaving.items() if not process.pid]:
             del self._leaving[label]
         self._answer_pending()
-        rows = self.rows()
+        rows = self.snapshot = self.rows()
         self._screen.tick(rows)
         self._write(rows)
 
@@ -163,7 +177,8 @@ class Supervisor:
             return {"error": "the fleet is stopping"}
         match errand.request:
             case {"do": "status"}:
-                return {"state": self._record.state, "services": [asdict(row) for row in self.rows()]}
+                services = [asdict(row) for row in self.rows()]
+                return {"state": self._record.state, "services": services}
             case {"do": "down"}:
                 self._stops += 1
                 return {"done": "down"}

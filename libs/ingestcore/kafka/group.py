@@ -164,6 +164,12 @@ class GroupMember:
         owned = self._consumer.assignment()
         return {t.partition: t.offset for t in self._consumer.position(owned) if t.offset >= 0} if owned else {}
 
+    def ends(self) -> dict[int, int]:
+        """-> end of the log by partition, as the last fetch told it; asks nobody."""
+        owned = self._consumer.assignment()
+        bounds = {t.partition: self._consumer.get_watermark_offsets(t, cached=True) for t in owned}
+        return {partition: found[1] for partition, found in bounds.items() if found is not None and found[1] >= 0}
+
     def relocate(self) -> None:
         """Back to what is committed: drop what was fetched, look up positions of all owned partitions, seek there."""
         self.membership = None
@@ -188,16 +194,14 @@ class GroupMember:
     def idle(self, seconds: float, stopped: Callable[[], bool]) -> None:
         """Stay in the group for a while without taking records. `relocate` must follow."""
         until = time.monotonic() + seconds
-        owned = self._consumer.assignment()
-        self._consumer.pause(owned)
         try:
             while not stopped() and (left := until - time.monotonic()) > 0:
+                self._consumer.pause(self._consumer.assignment())  # also those that came meanwhile
                 self._consumer.poll(min(left, 0.2))
                 if self._failure is not None:
                     raise self._failure
         finally:
-            still = {t.partition for t in self._consumer.assignment()}
-            self._consumer.resume([t for t in owned if t.partition in still])
+            self._consumer.resume(self._consumer.assignment())
 
     def close(self, deadline_seconds: float) -> bool:
         """Leave the group, so that operators can reset offsets at once. -> left in time? (close() can hang)"""

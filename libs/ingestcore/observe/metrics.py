@@ -1,103 +1,132 @@
-"""Metrics: every one declared once, typed and documented. Names are those of the runbooks."""
+"""The catalogue, live: values of one process, collected when a scrape asks for them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final, Literal
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.metrics_core import (
+    Metric as Family,
+)
+from prometheus_client.registry import Collector
 
-LAG_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
-LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+from ingestcore.observe.catalogue import CATALOGUE, OTHER, OWNER, Metric
 
+LABEL_SETS: Final = 500
+"""Tenants × sources × datasets told apart unless a setting says otherwise."""
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric. Counters are declared without `_total`: the client appends it."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-
-
-CATALOGUE: Final = {
-    metric.name: metric
-    for metric in (
-        Metric("ingest_records", "counter", "Records by fate", ("stage", "fate")),
-        Metric("ingest_bytes", "counter", "Input bytes taken", ("stage",)),
-        Metric("ingest_dlq", "counter", "Records dead-lettered", ("stage", "reason")),
-        Metric("ingest_retry", "counter", "Retries by cause", ("stage", "reason")),
-        Metric("ingest_commits", "counter", "Transactions by outcome", ("stage", "outcome")),
-        Metric("ingest_rebalances", "counter", "Rebalances seen", ("stage",)),
-        Metric("ingest_lag_seconds", "histogram", "First seen to commit here", ("stage",), LAG_BUCKETS),
-        Metric(
-            "ingest_batch_seconds",
-            "histogram",
-            "One commit: settle, produce, commit",
-            ("stage",),
-            LATENCY_BUCKETS,
-        ),
-        Metric(
-            "batch_latency_p95",
-            "gauge",
-            "95th percentile of commit times, recent window, seconds",
-            ("stage",),
-        ),
-        Metric("ingest_backpressure_state", "gauge", "One-hot state", ("state",)),
-        Metric("ingest_circuit_open", "gauge", "1 while a retriable failure is waited out", ("stage",)),
-        Metric("source_backlog", "gauge", "Inputs admitted and not yet committed", ("stage",)),
-        Metric("connectors_worker_throughput_mb_per_s", "gauge", "Input MB/s, recent window", ("stage",)),
-        Metric("connectors_worker_backlog_rows", "gauge", "Rows admitted and not yet committed", ("stage",)),
-        Metric("connectors_worker_dedupe_hits", "gauge", "Rows recognised as duplicates since start", ("stage",)),
-        Metric("dedupe_hits", "gauge", "Rows recognised as duplicates since start", ("stage",)),
-        Metric("ingest_dedupe_keys", "gauge", "Keys known per partition", ("partition",)),
-        Metric("ingest_object_seconds", "histogram", "Time per object, by step", ("step",), LATENCY_BUCKETS),
-        Metric("ingest_unmatched_keys", "gauge", "Listed keys no route pattern matches", ("source",)),
-        Metric("ingest_listing_seconds", "gauge", "Duration of the last listing", ("source",)),
-        Metric("ingest_objects_found", "counter", "Objects emitted by a lister", ("source",)),
-    )
-}
+Values = tuple[str, ...]
 
 
-class Metrics:
-    """The catalogue, live. One per process; the registry is its own, so tests do not collide."""
+class _Histogram:
+    """Weights by bucket; the last one is beyond all bounds."""
 
-    def __init__(self) -> None:
+    __slots__ = ("counts", "sum")
+
+    def __init__(self, bounds: int) -> None:
+        self.counts = [0.0] * (bounds + 1)
+        self.sum = 0.0
+
+
+class Metrics(Collector):
+    """One per process, thread-safe; the registry is its own, so that tests do not collide.
+
+    label_sets  distinct tenant, source, dataset told apart; all further ones count as `other`
+    """
+
+    def __init__(self, label_sets: int = LABEL_SETS) -> None:
+        self._lock = threading.Lock()
+        self._label_sets = label_sets
+        self._owners: dict[Values, set[Values]] = {}
+        self._single: dict[str, dict[Values, float]] = {m.name: {} for m in _here() if m.kind != "histogram"}
+        self._histograms: dict[str, dict[Values, _Histogram]] = {m.name: {} for m in _here() if m.kind == "histogram"}
+        self._at_scrape: list[Callable[[], None]] = []
         self.registry = CollectorRegistry()
-        self._live: dict[str, Counter | Gauge | Histogram] = {}
-        for metric in CATALOGUE.values():
-            if metric.kind == "histogram":
-                self._live[metric.name] = Histogram(
-                    metric.name, metric.help, metric.labels, registry=self.registry, buckets=metric.buckets
-                )
-            else:
-                kind = Counter if metric.kind == "counter" else Gauge
-                self._live[metric.name] = kind(metric.name, metric.help, metric.labels, registry=self.registry)
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
-        """Add to a counter. Raises KeyError: not in the catalogue."""
-        counter = self._of(name, labels)
-        assert isinstance(counter, Counter)
-        counter.inc(amount)
+        """Add to a counter, or to a gauge that only grows; 0 makes it appear. Raises KeyError: not in the catalogue,
+        or a label is missing."""
+        values, known = self._values(name, labels), self._single[name]
+        with self._lock:
+            known[values] = known.get(values, 0.0) + amount
 
     def set(self, name: str, value: float, **labels: str) -> None:
-        """Set a gauge."""
-        gauge = self._of(name, labels)
-        assert isinstance(gauge, Gauge)
-        gauge.set(value)
+        """Set a gauge. Raises KeyError."""
+        values = self._values(name, labels)
+        with self._lock:
+            self._single[name][values] = value
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        """Add a value (seconds) to a histogram."""
-        histogram = self._of(name, labels)
-        assert isinstance(histogram, Histogram)
-        histogram.observe(value)
+    def observe(self, name: str, value: float, weight: float = 1, **labels: str) -> None:
+        """Add a value (seconds) to a histogram, as often as `weight` says. Raises KeyError."""
+        values, known, bounds = self._values(name, labels), self._histograms[name], CATALOGUE[name].buckets
+        with self._lock:
+            histogram = known.get(values)
+            if histogram is None:
+                histogram = known[values] = _Histogram(len(bounds))
+            histogram.counts[bisect_left(bounds, value)] += weight
+            histogram.sum += value * weight
 
-    def names(self) -> Iterable[str]:
-        return self._live
+    def at_scrape(self, hook: Callable[[], None]) -> None:
+        """Call this before values are collected: for gauges that are cheaper to look up than to keep."""
+        self._at_scrape.append(hook)
 
-    def _of(self, name: str, labels: dict[str, str]) -> Counter | Gauge | Histogram:
-        live = self._live[name]
-        return live.labels(**labels) if labels else live
+    def _values(self, name: str, labels: Mapping[str, str]) -> Values:
+        metric = CATALOGUE[name]
+        if len(labels) != len(metric.labels):
+            raise KeyError(f"{name} has the labels {metric.labels}")
+        values = tuple(labels[label] for label in metric.labels)
+        owned = tuple(label for label in metric.labels if label in OWNER)
+        return self._limited(metric, owned, values) if owned else values
+
+    def _limited(self, metric: Metric, owned: Values, values: Values) -> Values:
+        owner = tuple(value for label, value in zip(metric.labels, values, strict=True) if label in owned)
+        known = self._owners.setdefault(owned, set())
+        if owner in known:
+            return values
+        if len(known) < self._label_sets:
+            known.add(owner)
+            return values
+        return tuple(OTHER if label in owned else value for label, value in zip(metric.labels, values, strict=True))
+
+    def collect(self) -> Iterator[Family]:
+        """For prometheus_client: one family per metric, also of those without values yet."""
+        for hook in self._at_scrape:
+            hook()
+        for metric in _here():
+            if metric.kind == "histogram":
+                yield self._histogram_family(metric)
+            else:
+                kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+                family = kind(metric.name, metric.help, labels=metric.labels)
+                with self._lock:
+                    values = list(self._single[metric.name].items())
+                for labels, value in values:
+                    family.add_metric(labels, value)
+                yield family
+
+    def _histogram_family(self, metric: Metric) -> Family:
+        family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+        with self._lock:
+            values = [(labels, list(h.counts), h.sum) for labels, h in self._histograms[metric.name].items()]
+        for labels, counts, total in values:
+            running, buckets = 0.0, []
+            for bound, count in zip((*map(str, map(float, metric.buckets)), "+Inf"), counts, strict=True):
+                running += count
+                buckets.append((bound, running))
+            family.add_metric(labels, buckets, total)
+        return family
+
+
+def _here() -> Iterator[Metric]:
+    """-> what a service process has."""
+    return (metric for metric in CATALOGUE.values() if not metric.fleet)

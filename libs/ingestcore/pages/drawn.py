@@ -10,6 +10,7 @@ import orjson
 from pydantic import BaseModel
 
 from ingestcore.datasets.spec import DatasetSpec, Dialect, FieldSpec, SinkSpec, SourceSpec
+from ingestcore.observe.catalogue import LABELS, SECTIONS, Metric
 from ingestcore.pages.fields import HEAD, rows, variables
 from ingestcore.pages.regions import filled, table
 from ingestcore.reasons import MEANING
@@ -46,6 +47,19 @@ def architecture() -> dict[str, str]:
 def _topic(spec: TopicSpec) -> tuple[str, ...]:
     kept = "for ever" if spec.retention_ms is None else f"{spec.retention_ms // DAY_MS} days"
     return f"`{spec.name}`", spec.summary, spec.key, spec.value, "compacted" if spec.compacted else kept
+
+
+def metrics() -> dict[str, str]:
+    """-> regions of docs/metrics.md."""
+    head = ("name", "type", "unit", "labels", "meaning")
+    sections = {name: table(head, map(_metric, section)) for name, section in SECTIONS.items()}
+    labels = [(f"`{label}`", meaning) for label, meaning in LABELS.items()]
+    return {**sections, "labels": table(("label", "meaning"), labels)}
+
+
+def _metric(metric: Metric) -> tuple[str, ...]:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return f"`{metric.name}`", metric.kind, metric.unit, labels, metric.help
 
 
 def troubleshooting() -> dict[str, str]:
@@ -111,6 +125,7 @@ DRAWN: Final[Mapping[str, Callable[[str], str]]] = {
     "docs/architecture.md": _regions(architecture),
     "docs/configuration.md": _regions(configuration),
     "docs/extending.md": _regions(extending),
+    "docs/metrics.md": _regions(metrics),
     "schemas/config-source.schema.json": _whole(lambda: spec_schema(SourceSpec, "source")),
     "schemas/config-sink.schema.json": _whole(lambda: spec_schema(SinkSpec, "sink")),
     "schemas/config-dataset.schema.json": _whole(lambda: spec_schema(DatasetSpec, "dataset")),

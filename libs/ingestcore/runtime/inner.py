@@ -76,6 +76,7 @@ class Inner:
 
     def committed(self) -> None:
         self._stage.committed()
+        self.gauges.count_committed()
         self.clear()
 
     def aborted(self) -> None:
@@ -87,3 +88,4 @@ class Inner:
         self._book.clear()
         self._waiting.clear()
         self.deliveries.clear()
+        self.gauges.forget()

@@ -7,6 +7,7 @@ and read again from what is committed.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -39,6 +40,7 @@ from ingestcore.runtime.recording import (
     lettered,
     rows_of,
 )
+from ingestcore.runtime.spans import Spans
 from ingestcore.runtime.trials import DEATHS, Trials, Way
 from ingestcore.settings import Platform
 from ingestcore.stage import (
@@ -86,9 +88,10 @@ class StageRunner:
         health: Health,
         stop: threading.Event,
         inner: Inner | None = None,
+        spans: Spans | None = None,
     ) -> None:
         """`inner`: a stage that takes what this one emits, in the same transaction."""
-        self._inner = inner
+        self._inner, self._spans = inner, spans or Spans()
         self._stage, self._service, self._consumes, self._platform = stage, service, consumes, platform
         self._topics, self._tx, self._gauges, self._health, self._stop = topics, transactions, gauges, health, stop
         self._input_topic = topic_name(platform.topic_prefix, consumes)
@@ -115,7 +118,6 @@ class StageRunner:
         self._held: dict[At, Delivery] = {}
         self._finished: list[At] = []
         self._condemned: list[At] = []
-        self._seen_first: list[str] = []
         self._at_work: At | None = None
         self._size_bytes, self._since = 0, None
         self._book.clear()
@@ -142,22 +144,48 @@ class StageRunner:
             try:
                 if self._needs_rollback:
                     self._roll_back()
-                self._turn()
-                self._health.beat()
+                if self._health.asked_to_drain and not self._jobs:
+                    self._stand_aside()
+                else:
+                    self._turn()
+                self._beat()
                 backoff = _FIRST_BACKOFF_SECONDS
             except _FATAL as error:
                 self._abandon(error)
                 raise
-            except Rebalanced:
+            except Rebalanced as error:
                 self._gauges.rebalanced()
+                self._spans.rolled_back(str(error))
                 self._needs_rollback = True
             except Exception as error:
                 self._suspect(error)
                 self._needs_rollback = True
                 self._gauges.failed(error)
+                self._spans.rolled_back(repr(error))
                 self._wait(random.uniform(backoff / 2, backoff))
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
         self._drain()
+
+    def _beat(self) -> None:
+        self._health.beat()
+        if self._gauges.due():
+            waiting = self._progress.waiting(self._member.ends(), self._consumes)
+            here = len(self._queue) + len(self._aside) + len(self._later)
+            self._gauges.tick(self._held.values(), here + waiting)
+            self._health.in_flight(len(self._held))
+
+    def _stand_aside(self) -> None:
+        """An operator asked to drain and no input is open: commit, then take nothing until resumed. The group keeps
+        its members, so nobody else takes the input over."""
+        self._commit(final=True)
+        self._needs_rollback = True  # what was fetched and not begun is read again
+        self._forget_held()
+        self._member.idle(math.inf, self._drain_is_over)
+
+    def _drain_is_over(self) -> bool:
+        self._beat()
+        self._health.in_flight(0, drained=True)
+        return self._stop.is_set() or not self._health.asked_to_drain
 
     def _suspect(self, error: Exception) -> None:
         """Say what is awaited, or note which input may be at fault."""
@@ -245,7 +273,7 @@ class StageRunner:
         if not self._queue or time.monotonic() - self._polled_at > _POLL_EVERY_SECONDS:
             self._fetch()
         alone = self._isolation.alone
-        limit = 1 if alone else self._stage.concurrency
+        limit = 0 if self._health.asked_to_drain else 1 if alone else self._stage.concurrency
         if self._aside and not (alone and self._held):
             self._reconsider()
         while self._queue and len(self._jobs) < limit and not (alone and self._held) and not self._trials.current:
@@ -296,11 +324,12 @@ class StageRunner:
 
     def _start(self, input: Input, job: Iterator[Step | None]) -> None:
         mark = self._progress.mark(input.at)
-        self._held[input.at] = Delivery(input, mark.pass_id, mark.entries)
+        delivery = self._held[input.at] = Delivery(input, mark.pass_id, mark.entries)
         self._jobs[input.at] = job
         self._size_bytes += len(input.value)
         self._since = self._since or time.monotonic()
-        self._gauges.took(input)
+        self._gauges.took(input, delivery)
+        self._spans.taken(input)
 
     def _reconsider(self) -> None:
         """Dead-letter inputs set aside that are poison by now."""
@@ -357,14 +386,13 @@ class StageRunner:
                     raise Unbalanced(f"{at}: {total} rows settled, {delivery.rows} promised")
                 self._finished.append(at)
         self._book.add(step)
-        added = self._publish(step, deliveries, self._service)
-        if deliveries:
-            self._seen_first.append(added["first_seen"])
-        self._gauges.stepped(step)
+        self._publish(step, deliveries, self._service)
+        self._gauges.stepped(step, self._held)
 
-    def _publish(self, step: Step, deliveries: Sequence[Delivery], service: str) -> dict[str, str]:
-        """Produce what a step carries, or hand it on to the inner stage. -> headers all its messages carry."""
+    def _publish(self, step: Step, deliveries: Sequence[Delivery], service: str) -> None:
+        """Produce what a step carries, or hand it on to the inner stage."""
         added = headers(step, deliveries, iso_utc(datetime.now(UTC)))
+        self._spans.stepped(step, added, service)
         for emit in step.emits:
             named = emitted(emit, added)
             if self._inner is not None and self._inner.takes(emit):
@@ -374,14 +402,13 @@ class StageRunner:
                 self._send(emit.topic, emit.value, emit.key, emit.partition, named)
         for reject in step.rejects:
             self._send_letter(reject, added, service)
-        return added
 
     def _publish_inner(self, steps: Iterator[Step]) -> None:
         assert self._inner is not None
         for step in steps:
             deliveries = [self._inner.deliveries[at] for at in dict.fromkeys(step.covers)]
             self._publish(step, deliveries, self._inner.service)
-            self._inner.gauges.stepped(step)
+            self._inner.gauges.stepped(step, self._inner.deliveries)
 
     def _send(self, topic: str, value: bytes, key: bytes | None, partition: int | None, named: dict[str, str]) -> None:
         self._since = self._since or time.monotonic()
@@ -398,6 +425,7 @@ class StageRunner:
     # -- commit and rollback
     def _commit(self, *, final: bool) -> None:
         started = time.monotonic()
+        since = started if self._since is None else self._since
         for step in self._stage.settle(final=final):
             self._take(step)
         records = self._book.records(self._held, self._topic_ids)
@@ -415,7 +443,9 @@ class StageRunner:
             self._stage.committed()
             if self._inner is not None:
                 self._inner.committed()
-            self._after_commit(started)
+            self._after_commit()
+            now = time.monotonic()
+            self._gauges.committed(now - since, now - started, self._held.values())
         self._size_bytes, self._since = 0, (time.monotonic() if self._held else None)
         self._book.clear()
 
@@ -426,7 +456,7 @@ class StageRunner:
                 self._held[at].sequence += 1
                 self._progress.mark(at).entries = self._held[at].sequence
 
-    def _after_commit(self, started: float) -> None:
+    def _after_commit(self) -> None:
         for at in self._finished:
             del self._held[at]
         for at in self._condemned:
@@ -438,8 +468,8 @@ class StageRunner:
         if self._trials.last() is None:
             self._queue.extendleft(reversed(self._later))
             self._later = []
-        self._gauges.committed(time.monotonic() - started, self._seen_first, len(self._held) + len(self._queue))
-        self._finished, self._condemned, self._seen_first = [], [], []
+        self._spans.committed(self._finished)
+        self._finished, self._condemned = [], []
         self._focus()
 
     def _focus(self) -> None:

@@ -23,10 +23,13 @@ from ingestcore.datasets.spec import S3Access
 from ingestcore.observe import admin, logs
 from ingestcore.observe.health import Health
 from ingestcore.observe.metrics import Metrics
+from ingestcore.observe.traces import Tracing, open_tracing
 from ingestcore.runtime.service import Context, Service, discover
+from ingestcore.runtime.spans import OtelSpans, Spans
 from ingestcore.settings import Platform, replica_of
 from ingestcore.stage import Fenced, Gap, NewerFormat, OperatorNeeded, Retriable, Stateless, Unbalanced
 from ingestcore.stores.objects import ObjectStore, Unavailable
+from ingestcore.topics import topic_name
 
 if TYPE_CHECKING:
     from ingestcore.stores.s3_role import Role
@@ -71,10 +74,15 @@ def run_service(
     except (OperatorNeeded, ValueError) as error:
         print(f"ingest {name}: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
-    health, metrics = Health(), Metrics()
+    health, metrics = Health(drain=platform.start_drained), Metrics(platform.metrics_label_sets)
     try:
-        _serve_admin(platform, health, metrics)
-        return _Process(service, inner, who, platform, settings, health, metrics, stop).run()
+        _serve_admin(platform, admin.OneService(health, metrics, who))
+        tracing = open_tracing(os.environ, who, platform.replica)
+        try:
+            return _Process(service, inner, who, platform, settings, health, metrics, stop, tracing).run()
+        finally:
+            if tracing:
+                tracing.close()
     except (OperatorNeeded, ValueError) as error:
         return _fail(health, str(error), EXIT_CONFIGURATION)
     except (Gap, Unbalanced, NewerFormat) as error:
@@ -108,11 +116,16 @@ def _settings(kind: type[_T], **given: Any) -> _T:
         raise Misconfigured("settings: " + "; ".join(lines)) from error
 
 
-def _serve_admin(platform: Platform, health: Health, metrics: Metrics) -> None:
+def _serve_admin(platform: Platform, answers: admin.OneService) -> None:
     try:
-        server = admin.serve(platform.admin_host, platform.admin_port, health, metrics)
+        token = platform.admin_token.get_secret_value() if platform.admin_token else None
+        server = admin.serve(platform.admin_host, platform.admin_port, answers, token)
     except OSError as error:
         raise Misconfigured(f"admin port {platform.admin_host}:{platform.admin_port}: {error.strerror}") from error
+    if token is None and platform.admin_host not in admin.LOOPBACK:
+        log.warning(
+            "anybody who reaches this port may drain the service: set INGEST_ADMIN_TOKEN", port=server.server_port
+        )
     run_file = os.environ.get("INGEST_RUN_FILE")
     if run_file:
         path = Path(run_file)
@@ -140,16 +153,16 @@ class _Process:
         health: Health,
         metrics: Metrics,
         stop: threading.Event,
+        tracing: Tracing | None,
     ) -> None:
         self._service, self._inner, self._instance = service, inner, instance
-        self._platform, self._settings = platform, settings
+        self._platform, self._settings, self._tracing = platform, settings, tracing
         self._health, self._metrics, self._stop = health, metrics, stop
 
     def run(self) -> int:
         from ingestcore.kafka.config_topic import Follower
         from ingestcore.kafka.transactions import Transactions
         from ingestcore.runtime.access import Topics
-        from ingestcore.runtime.gauges import StageGauges
 
         state = self._own_state_folder()
         follower = Follower(self._platform, os.environ)
@@ -165,8 +178,6 @@ class _Process:
             )
             built = self._when_ready(lambda: self._service.build(context))
             inner = self._build_inner(context) if self._inner else None
-            gauges = StageGauges(self._metrics, self._instance)
-            self._health.explain("progress", lambda: {"lag_seconds": gauges.lag_seconds, "rows": gauges.totals})
             # What was loaded and built stays: the collector need not look at it again and again.
             gc.collect()
             gc.freeze()
@@ -174,9 +185,9 @@ class _Process:
             if details:
                 self._health.explain(self._service.name, details)
             if consumes is None:
-                self._run_sources(built, specs, gauges)
+                self._run_sources(built, specs)
             else:
-                self._run_stage(built, inner, consumes, topics, transactions, gauges)
+                self._run_stage(built, inner, consumes, topics, transactions)
         except _Stopped:
             pass
         finally:
@@ -197,9 +208,13 @@ class _Process:
         gauges = StageGauges(self._metrics, self._inner.name)
         return Inner(stage, self._inner.name, self._inner.consumes, self._platform.replica, gauges)
 
-    def _run_stage(self, stage: Any, inner: Any, consumes: str, topics: Any, transactions: Any, gauges: Any) -> None:
+    def _run_stage(self, stage: Any, inner: Any, consumes: str, topics: Any, transactions: Any) -> None:
+        from ingestcore.runtime.gauges import StageGauges
         from ingestcore.runtime.loop import StageRunner
 
+        gauges = StageGauges(self._metrics, self._instance)
+        self._health.explain("adapters", gauges.adapters)
+        self._health.explain("progress", gauges.progress)
         StageRunner(
             stage,
             service=self._service.name,
@@ -212,9 +227,13 @@ class _Process:
             health=self._health,
             stop=self._stop,
             inner=inner,
+            spans=self._spans(topic_name(self._platform.topic_prefix, consumes)),
         ).run()
 
-    def _run_sources(self, open_source: Any, specs: Registry, gauges: Any) -> None:
+    def _spans(self, topic: str) -> Spans:
+        return OtelSpans(self._tracing.tracer, self._service.name, topic) if self._tracing else Spans()
+
+    def _run_sources(self, open_source: Any, specs: Registry) -> None:
         from ingestcore.runtime.source import SourceRunner
 
         SourceRunner(
@@ -223,9 +242,10 @@ class _Process:
             own=self._service.sources,
             platform=self._platform,
             specs=specs,
-            gauges=gauges,
+            metrics=self._metrics,
             health=self._health,
             stop=self._stop,
+            spans=self._spans(""),
         ).run()
 
     def _check_topics(self) -> None:
@@ -286,8 +306,9 @@ class _Process:
         return Role(spec.role_arn, spec.external_id, spec.role_session_name or f"ingest-{self._instance}"[:64])
 
     def _count_retry(self, error: Unavailable) -> None:
-        reason = "throttled" if error.throttled else "unavailable"
-        self._metrics.count("ingest_retry", stage=self._instance, reason=reason)
+        self._metrics.count("ingest_retry_total", stage=self._instance, reason=error.reason)
+        if error.throttled:
+            self._health.throttled()
 
     def _when_ready(self, call: Any) -> Any:
         """Call until what it needs is there; say once what is awaited. Raises _Stopped."""

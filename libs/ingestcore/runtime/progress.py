@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any, Final
 
@@ -233,6 +233,12 @@ class Progress:
             return False
         part.next = position
         return True
+
+    def waiting(self, ends: Mapping[int, int], topic: str) -> int:
+        """-> offsets between what was delivered and these ends, by partition: records nobody has read, and the
+        transaction markers between them."""
+        parts = ((end, self.parts.get((topic, partition))) for partition, end in ends.items())
+        return sum(max(0, end - part.next) for end, part in parts if part is not None)
 
     def commit(self) -> dict[Place, tuple[int, str]]:
         """-> (offset, metadata) of partitions that moved since the last call."""

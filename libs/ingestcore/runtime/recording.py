@@ -17,6 +17,8 @@ LEDGER_HEADERS: Final = {"format": str(FORMAT), "rows": "0"}
 
 _ENTRIES_PER_RECORD: Final = 1_000
 """About 250 KB; the topic takes 1 MiB."""
+_SOURCES_TOLD: Final = 16
+"""Of a message's sources in its header: that is for health, which needs no more."""
 
 
 class LedgerBook:
@@ -75,7 +77,7 @@ class LedgerBook:
 class Delivery:
     """One input as it is being worked on: what headers and ledger entries need of it."""
 
-    __slots__ = ("first_seen", "pass_id", "rows", "sequence", "timestamp_ms", "traceparent", "upstream")
+    __slots__ = ("first_seen", "pass_id", "rows", "sequence", "sources", "timestamp_ms", "traceparent", "upstream")
 
     def __init__(self, input: Input, pass_id: str, sequence: int) -> None:
         self.rows = input.rows
@@ -85,11 +87,12 @@ class Delivery:
         self.upstream = input.headers.get("pass", "")
         self.first_seen = input.headers.get("first_seen", "")
         self.traceparent = input.headers.get("traceparent", "")
+        self.sources = tuple(filter(None, input.headers.get("sources", "").split(",")))
 
 
 def headers(step: Step, deliveries: Iterable[Delivery], now_iso: str) -> dict[str, str]:
     """-> headers every message of a step carries: format, first_seen (earliest of the covers), traceparent (of the
-    first cover's trace, with a span of its own), pass (of a step that covers one input)."""
+    first cover's trace, with a span of its own), sources (whose rows), pass (of a step that covers one input)."""
     known = list(deliveries)
     first_seen = min((d.first_seen for d in known if d.first_seen), default=now_iso)
     parent = next((d.traceparent for d in known if d.traceparent), "")
@@ -99,6 +102,9 @@ def headers(step: Step, deliveries: Iterable[Delivery], now_iso: str) -> dict[st
         "first_seen": first_seen,
         "traceparent": f"00-{trace}-{os.urandom(8).hex()}-01",
     }
+    sources = sorted({line.origin.source for line in step.tally})
+    if sources:
+        added["sources"] = ",".join(sources[:_SOURCES_TOLD])
     if len(known) == 1:
         added["pass"] = known[0].pass_id
     return added

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -21,9 +22,11 @@ from ingestcore.kafka.errors import error_of
 from ingestcore.kafka.transactions import Transactions
 from ingestcore.messages.moments import iso_utc
 from ingestcore.observe.health import Health
+from ingestcore.observe.metrics import Metrics
 from ingestcore.runtime.gauges import StageGauges
 from ingestcore.runtime.recording import emitted, headers
 from ingestcore.runtime.service import OpenSource
+from ingestcore.runtime.spans import Spans
 from ingestcore.settings import Platform
 from ingestcore.stage import Fenced, OperatorNeeded, Retriable, Source, Step, check
 from ingestcore.topics import topic_name
@@ -46,12 +49,14 @@ class SourceRunner:
         own: Sequence[str] = (),
         platform: Platform,
         specs: Registry,
-        gauges: StageGauges,
+        metrics: Metrics,
         health: Health,
         stop: threading.Event,
+        spans: Spans | None = None,
     ) -> None:
+        self._spans = spans or Spans()
         self._open, self._service, self._platform, self._specs = open_source, service, platform, specs
-        self._gauges, self._health, self._stop = gauges, health, stop
+        self._metrics, self._health, self._stop = metrics, health, stop
         self._own = dict.fromkeys(own, DEFAULT_TENANT)
         self._running: dict[str, _Running] = {}
         health.explain("adapters", self._adapters)
@@ -71,6 +76,8 @@ class SourceRunner:
             else:
                 self._health.ready()
             self._health.beat()
+            busy = sum(not r.rests for r in self._running.values())
+            self._health.in_flight(busy, drained=not busy)
             self._stop.wait(_FOLLOW_SECONDS)
         self._health.draining()
         for running in self._running.values():
@@ -103,16 +110,29 @@ class SourceRunner:
             if name not in self._running:
                 log.info("source started", source=name, tenant=tenant)
                 transactions = Transactions(self._platform, f"{self._platform.group('source')}-{tenant}-{name}")
-                self._running[name] = _Running(name, self._open(name), transactions, self._platform, self._gauges)
+                gauges = StageGauges(self._metrics, self._service)
+                self._running[name] = _Running(
+                    name, self._open(name), transactions, self._platform, gauges, self._health, self._spans
+                )
 
 
 class _Running:
     """One source in its thread."""
 
     def __init__(
-        self, name: str, source: Source, transactions: Transactions, platform: Platform, gauges: StageGauges
+        self,
+        name: str,
+        source: Source,
+        transactions: Transactions,
+        platform: Platform,
+        gauges: StageGauges,
+        health: Health,
+        spans: Spans,
     ) -> None:
         self.waiting_for = ""
+        self.rests = True
+        """Between two passes: nothing is in flight."""
+        self._health, self._spans = health, spans
         self._name, self._source, self._tx, self._platform, self._gauges = name, source, transactions, platform, gauges
         self._ended = threading.Event()
         self._term: object = None
@@ -137,10 +157,14 @@ class _Running:
         structlog.contextvars.bind_contextvars(source=self._name)
         backoff = _FIRST_BACKOFF_SECONDS
         while not self._ended.is_set():
+            if self._health.asked_to_drain:
+                self._ended.wait(_FOLLOW_SECONDS)
+                continue
             try:
-                self._pass()
+                whole = self._pass()
                 self.waiting_for, backoff = "", _FIRST_BACKOFF_SECONDS
-                self._ended.wait(self._source.pause_seconds())
+                if whole:
+                    self._ended.wait(self._source.pause_seconds())
             except Exception as error:
                 self._say(error)
                 self._gauges.failed(error)
@@ -171,12 +195,14 @@ class _Running:
             self._tx.broken = True
             log.debug("abort failed", error=str(error))
 
-    def _pass(self) -> None:
+    def _pass(self) -> bool:
+        """-> was it whole? What a drain cuts short goes on from the checkpoint."""
+        self.rests = False
         scan = self._source.scan()
         try:
             for step in scan:
-                if self._ended.is_set():
-                    return
+                if self._ended.is_set() or self._health.asked_to_drain:
+                    return False
                 if self._source.term != self._term:
                     # Ours anew: a fresh producer fences whoever held the source before.
                     self._tx.connect()
@@ -185,20 +211,27 @@ class _Running:
                     self._ended.wait(_NOTHING_READY_SECONDS)
                 else:
                     self._take(step)
+            return True
         finally:
             close = getattr(scan, "close", None)
             if close:
                 close()
+            self.rests = True
 
     def _take(self, step: Step) -> None:
         check(step)
         now = iso_utc(datetime.now(UTC))
         for emit in step.emits:
+            added = headers(Step((), ()), (), now) | {"sources": self._name}
+            self._spans.found(self._name, added)
             # An object's rows are not counted yet: no promise.
-            named = emitted(emit, headers(Step((), ()), (), now), counted=emit.rows > 0)
+            named = emitted(emit, added, counted=emit.rows > 0)
             topic = topic_name(self._platform.topic_prefix, emit.topic)
             self._tx.send(topic, emit.value, key=emit.key, partition=emit.partition, headers=named)
+        self._gauges.stepped(step, {})
+        began = time.monotonic()
         if self._tx.open:
             self._tx.commit({}, None)
         self._source.acknowledged(step.resume)
-        self._gauges.stepped(step)
+        seconds = time.monotonic() - began
+        self._gauges.committed(seconds, seconds, ())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ingestcore.reasons import Reason
 from ingestcore.stage import OperatorNeeded, Retriable
 
 
@@ -29,6 +30,8 @@ class Unavailable(Retriable):
     def __init__(self, message: str, *, throttled: bool = False) -> None:
         super().__init__(message)
         self.throttled = throttled
+        if throttled:
+            self.reason = Reason.RATE_LIMITED.value
 
 
 class Missing(Exception):

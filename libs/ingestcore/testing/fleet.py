@@ -58,7 +58,7 @@ class LocalFleet:
     def __init__(
         self, folder: Path, name: str, environ: Mapping[str, str], tools: Path, create_bucket: Callable[[str], None]
     ) -> None:
-        self.folder, self.name, self._tools = folder, name, tools
+        self.folder, self.name, self.tools = folder, name, tools
         self.bucket, self.out = f"{name}-in", f"{name}-out"
         self.uri = f"s3://{self.out}/"
         self._store: S3Store | None = None
@@ -97,7 +97,7 @@ class LocalFleet:
         settings = self.platform()
         done = subprocess.run(
             [
-                str(self._tools / "kafka-consumer-groups.sh"),
+                str(self.tools / "kafka-consumer-groups.sh"),
                 *("--group", settings.group(instance), "--topic", settings.topic_prefix + topic),
                 *("--reset-offsets", *(how or ("--to-earliest",)), "--execute"),
             ],
@@ -133,6 +133,10 @@ class LocalFleet:
                 return
             assert time.monotonic() < deadline, f"{label} did not come back: {row}"
             time.sleep(_POLL_SECONDS)
+
+    def url(self) -> str:
+        """-> where health and metrics of all processes are served."""
+        return read_record(Layout.of(self.folder)).admin_url
 
     def processes(self) -> dict[str, Row]:
         """-> every process by label."""
