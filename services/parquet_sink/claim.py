@@ -9,12 +9,10 @@ from typing import Any, Final
 
 import orjson
 
+from ingestcore.messages.lake import LAYOUT_FORMAT
 from ingestcore.stage import NewerFormat
 from ingestcore.stores.objects import Refused
 from services.parquet_sink.offsets import Offsets
-
-LAYOUT_FORMAT: Final = 1
-"""Version of what a claim says and of the files it leads to."""
 
 LETTERS: Final = "dlq"
 """Source of dead letters, as a sink's `from:` says it."""

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ingestcore.messages.lake import Span, footer
 from ingestcore.messages.rows import PROVENANCE, ROW
-from services.parquet_sink.claim import LAYOUT_FORMAT
-from services.parquet_sink.lake import Finished, Folder, Span
+from services.parquet_sink.lake import Finished, Folder
 
 _GATHER: Final = 16
 """Small pieces put together at once: an Arrow batch of 500 columns costs 250 KB however few rows it has."""
@@ -165,7 +165,7 @@ class OpenFiles:
         finished = []
         for folder, files in self._files.items():
             for _, file in files:
-                path, columns = file.finish(_footer(folder, span))
+                path, columns = file.finish(footer(folder.dataset, span))
                 finished.append(Finished(path, folder, f"-{columns}" if len(files) > 1 else "", file.rows))
         self._files = {}
         return finished
@@ -175,18 +175,6 @@ class OpenFiles:
             for _, file in files:
                 file.discard()
         self._files = {}
-
-
-def _footer(folder: Folder, span: Span) -> dict[str, str]:
-    return {
-        "ingest.format": str(LAYOUT_FORMAT),
-        "ingest.dataset": folder.dataset,
-        "ingest.topic": span.topic,
-        "ingest.topic_id": span.topic_id,
-        "ingest.partition": str(span.partition),
-        "ingest.first_offset": str(span.first),
-        "ingest.last_offset": str(span.last),
-    }
 
 
 def _writer(path: Path, schema: pa.Schema, zstd_level: int) -> Any:

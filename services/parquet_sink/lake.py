@@ -6,21 +6,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
+from ingestcore.messages.lake import Span, file_name, folder, place_of
 from ingestcore.stores.objects import ObjectStore
 from services.parquet_sink.claims import ClaimLog, put_once
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Where the rows of a file come from. `topic` is the logical name; first and last offset are inclusive."""
-
-    topic: str
-    topic_id: str
-    partition: int
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +42,7 @@ class Lake:
 
     def __init__(self, store: ObjectStore, uri: str, upload_threads: int) -> None:
         self._store, self.uri = store, uri
-        self.bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        self._prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
+        self.bucket, self._prefix = place_of(uri)
         self._senders = ThreadPoolExecutor(upload_threads, "upload")
 
     def check(self) -> None:
@@ -74,10 +62,9 @@ class Lake:
 
     def key(self, file: Finished, span: Span) -> str:
         """-> where a file belongs. The same for the same claim, whoever writes it."""
-        folder = file.folder
-        name = f"{span.topic_id}-{span.partition}-{span.first:020}-{span.last:020}-v{folder.version}{file.variant}"
-        tenant, table = quote(folder.tenant, safe=""), quote(folder.table, safe="")
-        return f"{self._prefix}{table}/tenant={tenant}/ingest_date={folder.date}/{name}.parquet"
+        where = file.folder
+        name = file_name(span, where.version, file.variant)
+        return folder(self._prefix, where.table, where.tenant, where.date) + name
 
     def send(self, files: Iterable[tuple[Finished, Span]]) -> None:
         """Send files side by side and remove the local ones. What is there already was written for the same claim and

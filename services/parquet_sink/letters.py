@@ -12,51 +12,16 @@ import pyarrow as pa
 from ingestcore.datasets.names import DEFAULT_TENANT
 from ingestcore.datasets.provenance import source_metadata
 from ingestcore.messages.dead_letters import DeadLetter
-from ingestcore.messages.rows import PROVENANCE_TYPE
+from ingestcore.messages.lake import LETTERS_SCHEMA, LETTERS_TABLE
 from ingestcore.reasons import MEANING
 from ingestcore.stage import Fate, Input, Line, Origin
 from services.parquet_sink.content import Parcel, ingest_date
 from services.parquet_sink.files import Piece
 from services.parquet_sink.lake import Folder
 
-TABLE: Final = "dlq"
 TABLE_VERSION: Final = "1"
 _LETTER_BYTES: Final = 2048
 """What a letter costs in memory beside its raw bytes: headers, Python objects, its ledger line."""
-
-SCHEMA: Final = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("retryable", pa.bool_(), nullable=False),
-        pa.field("message", pa.string(), nullable=False),
-        pa.field("stage", pa.string(), nullable=False),
-        pa.field("tenant", pa.string()),
-        pa.field("source", pa.string()),
-        pa.field("dataset", pa.string()),
-        pa.field("dataset_version", pa.string()),
-        pa.field("object_uri", pa.string()),
-        pa.field("object_id", pa.string()),
-        pa.field("row", pa.int64()),
-        # Rows it stands for.
-        pa.field("rows", pa.int64(), nullable=False),
-        pa.field("column", pa.string()),
-        pa.field("value", pa.string()),
-        pa.field("byte_first", pa.int64()),
-        pa.field("byte_last", pa.int64()),
-        pa.field("raw", pa.binary(), nullable=False),
-        # The input it came from.
-        pa.field("topic", pa.string(), nullable=False),
-        pa.field("partition", pa.int64(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("reentry", pa.string()),
-        pa.field("audience", pa.string()),
-        pa.field("first_seen", pa.string()),
-        # JSON text of all facts.
-        pa.field("facts", pa.string(), nullable=False),
-        pa.field("_provenance", PROVENANCE_TYPE),
-    ]
-)
 
 
 class LettersEncoder:
@@ -64,7 +29,7 @@ class LettersEncoder:
         return list(items)
 
     def table(self, items: Sequence[DeadLetter]) -> pa.Table:
-        return pa.Table.from_pylist([_row(letter) for letter in items], schema=SCHEMA)
+        return pa.Table.from_pylist([_row(letter) for letter in items], schema=LETTERS_SCHEMA)
 
 
 class LettersContent:
@@ -76,7 +41,7 @@ class LettersContent:
             origin = Origin.of(letter.object)
         else:
             origin = Origin(letter.origin, DEFAULT_TENANT, "", "", "")
-        folder = Folder(TABLE, TABLE_VERSION, TABLE, origin.tenant, ingest_date(input.timestamp_ms))
+        folder = Folder(LETTERS_TABLE, TABLE_VERSION, LETTERS_TABLE, origin.tenant, ingest_date(input.timestamp_ms))
         nbytes = len(letter.raw) + _LETTER_BYTES
         rows = 1 if input.rows is None else input.rows
         lines = (Line(input.at, origin, Fate.DELIVERED, rows),)

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 import structlog
 
+from ingestcore.messages.lake import Span
 from ingestcore.runtime.service import TopicAccess
 from ingestcore.stage import At, Fate, Gap, Input, Line, Retriable, Step
 from services.parquet_sink.claim import Claim, Layout
 from services.parquet_sink.claims import ClaimLog
 from services.parquet_sink.content import Content, Parcel
 from services.parquet_sink.known import KnownLetters
-from services.parquet_sink.lake import Finished, Lake, Span
+from services.parquet_sink.lake import Finished, Lake
 from services.parquet_sink.offsets import Offsets
 from services.parquet_sink.writing import Writing
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ingestcore.messages.lake import Span
 from ingestcore.stage import Fate, Input
 from services.parquet_sink.claim import encode_ids
 from services.parquet_sink.content import Content, Parcel
 from services.parquet_sink.files import Buffers, FileOptions, OpenFiles
-from services.parquet_sink.lake import Finished, Lake, Span
+from services.parquet_sink.lake import Finished, Lake
 from services.parquet_sink.offsets import Offsets
 
 

@@ -20,6 +20,7 @@ import orjson
 import pytest
 
 from ingestcore.datasets.spec import SinkSpec
+from ingestcore.messages.lake import Span
 from ingestcore.stage import At, Fate, Gap, Input, Line, Origin
 from ingestcore.stores.objects import Missing
 from ingestcore.testing.sink_world import MemoryBucket, PlayedTopics
@@ -28,7 +29,7 @@ from services.parquet_sink.claim import Claim, Layout, encode_ids
 from services.parquet_sink.claims import ClaimLog, put_once
 from services.parquet_sink.content import Parcel
 from services.parquet_sink.known import KnownLetters
-from services.parquet_sink.lake import Finished, Folder, Lake, Span
+from services.parquet_sink.lake import Finished, Folder, Lake
 from services.parquet_sink.offsets import Offsets
 from services.parquet_sink.owned import OwnedPartition, Place
 from services.parquet_sink.stage import ParquetSink

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingestcore.datasets.provenance import source_metadata
+from ingestcore.messages.lake import LETTERS_SCHEMA
 from ingestcore.reasons import Reason
 from ingestcore.stage import Fate, Input, Line
 from ingestcore.testing.by_hand import fates, feed, settle
 from ingestcore.testing.sink_world import SinkWorld, dead_letter, object_facts
 from services.parquet_sink import wiring
 from services.parquet_sink.known import ID_BYTES, KnownLetters
-from services.parquet_sink.letters import SCHEMA
 from services.parquet_sink.settings import ParquetSinkSettings
 from services.parquet_sink.stage import ParquetSink
 
@@ -134,7 +134,7 @@ def test_all_files_have_the_same_columns(world: SinkWorld) -> None:
     deliver(sink, [dead_letter(0, b"x", FACTS)])
     deliver(sink, [dead_letter(1, b"y", None)])
     schemas = [pq.read_schema(io.BytesIO(data)).remove_metadata() for data in world.files().values()]
-    assert schemas == [SCHEMA, SCHEMA]
+    assert schemas == [LETTERS_SCHEMA, LETTERS_SCHEMA]
 
 
 # -- each letter once

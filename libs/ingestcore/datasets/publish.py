@@ -66,8 +66,8 @@ def plan(
     """
     sources = {name: with_provenance(source) for name, source in config.sources.items()}
     in_force = {} if prune else registry.sinks()
-    sinks = {**config.sinks, **_implied_sinks({**in_force, **config.sinks}, config, default_sink_uri)}
-    datasets = {**config.datasets, **_implied_datasets(config, registry)}
+    sinks = sinks_of(config, default_sink_uri, in_force)
+    datasets = datasets_of(config, registry)
 
     kept = {} if prune else registry.sources()
     clashes = checks.conflict_findings({**kept, **sources}, {**in_force, **sinks})
@@ -90,28 +90,37 @@ def to_write(changes: Iterable[Change]) -> list[Change]:
     return [change for change in changes if change.kind is not Kind.UNCHANGED]
 
 
-def _implied_sinks(sinks: Mapping[str, SinkSpec], config: Config, uri: str) -> dict[str, SinkSpec]:
+def sinks_of(
+    config: Config, default_uri: str = DEFAULT_SINK_URI, in_force: Mapping[str, SinkSpec] | None = None
+) -> dict[str, SinkSpec]:
+    """-> sinks of the files, and those that are made where neither they nor what is in force has any."""
+    known = {**(in_force or {}), **config.sinks}
     implied: dict[str, SinkSpec] = {}
-    if not any(sink.from_ == "normalized" for sink in sinks.values()):
+    if not any(sink.from_ == "normalized" for sink in known.values()):
         settings = {"batch_size": config.default_batch_size} if config.default_batch_size else {}
-        implied[DEFAULT_SINK] = SinkSpec(parquet=ParquetSink.model_validate({"uri": uri, **settings}))
-    if not any(sink.from_ == "dlq" for sink in sinks.values()):
-        first = next(iter({**sinks, **implied}.values())).parquet
+        implied[DEFAULT_SINK] = SinkSpec(parquet=ParquetSink.model_validate({"uri": default_uri, **settings}))
+    if not any(sink.from_ == "dlq" for sink in known.values()):
+        first = next(iter({**known, **implied}.values())).parquet
         implied[DEAD_LETTER_SINK] = SinkSpec.model_validate({"parquet": first, "from": "dlq"})
-    return implied
+    return {**config.sinks, **implied}
 
 
-def _implied_datasets(config: Config, registry: Registry) -> dict[str, DatasetSpec]:
-    """Datasets that sources lead to and nobody has declared."""
-    declared = {*config.datasets, *registry.pointers()}
+def datasets_of(config: Config, registry: Registry | None = None) -> dict[str, DatasetSpec]:
+    """-> datasets of the files, and those that sources lead to and nobody has declared."""
+    declared = {*config.datasets, *(registry.pointers() if registry else ())}
     wanted = [name for source, spec in config.sources.items() for name in sorted(checks.targets(source, spec))]
-    return {name: DatasetSpec() for name in dict.fromkeys(wanted) if name not in declared}
+    return {**config.datasets, **{name: DatasetSpec() for name in dict.fromkeys(wanted) if name not in declared}}
+
+
+def rekeyed(old: DatasetSpec, new: DatasetSpec) -> bool:
+    """Whether no row of the new spec would be recognised as a duplicate of one published under the old."""
+    return old.key_version() != new.key_version()
 
 
 def _changed_keys(datasets: Mapping[str, DatasetSpec], registry: Registry) -> Iterator[str]:
     for name, spec in datasets.items():
         version = _latest(name, registry)
-        if version and registry.dataset(f"{name}@{version}").key_version() != spec.key_version():
+        if version and rekeyed(registry.dataset(f"{name}@{version}"), spec):
             yield (
                 f"datasets.{name}: key columns or their types differ from version {version}: no row would be "
                 f"recognised as a duplicate of one already published, all rows will be new -> `--rekey` if that is "
@@ -135,7 +144,7 @@ def _dataset_changes(name: str, spec: DatasetSpec, registry: Registry) -> Iterat
     version = latest + 1
     yield Change(f"dataset/{name}@{version}", spec.canonical(), Kind.ADDED, _summary(spec))
     note = f"version {version}"
-    if latest and registry.dataset(f"{name}@{latest}").key_version() != spec.key_version():
+    if latest and rekeyed(registry.dataset(f"{name}@{latest}"), spec):
         note += ", other keys: all rows will be new"
     yield Change(f"dataset/{name}", _pointer(version), Kind.CHANGED if current else Kind.ADDED, note)
 
