@@ -16,7 +16,7 @@ from ingestcore.fleet.servers import platform_of
 from ingestcore.stores.objects import Changed, Missing
 
 if TYPE_CHECKING:
-    from ingestcore.datasets.spec import S3Source
+    from ingestcore.datasets.spec import ParquetSink, S3Source
     from ingestcore.stores.objects import ObjectStore
 
 S3: Final = "s3://"
@@ -56,8 +56,8 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def open_s3(folder: Path, place: S3Source | None = None) -> ObjectStore:
-    """-> the S3 of a source that names one, else that of the environment, else of the fleet in the folder, else AWS."""
+def open_s3(folder: Path, place: S3Source | ParquetSink | None = None) -> ObjectStore:
+    """-> the S3 that a source or sink names, else the environment, else the fleet in the folder, else AWS."""
     from ingestcore.stores.s3 import open_store
 
     variables = {**environment(folder), **os.environ}

@@ -34,9 +34,12 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
 
 
-def read(platform: Platform) -> Registry:
-    """-> the specs in force now. Raises Retriable: broker away or topic missing; ValueError: a spec is unreadable."""
-    registry = Registry()
+def read(platform: Platform, environ: Mapping[str, str] | None = None) -> Registry:
+    """-> the specs in force now. environ: see `Registry`.
+
+    Raises Retriable: broker away or topic missing; ValueError: a spec is unreadable.
+    """
+    registry = Registry(environ)
     for record in read_all(platform, "config"):
         registry.feed(record.key.decode(), record.value or None)
     return registry

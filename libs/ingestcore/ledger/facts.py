@@ -76,9 +76,13 @@ class Inputs:
 
         upstream: only inputs made by that pass.
         """
-        for latest in self._latest.values():
+        yield from (delivery for _, delivery in self.places(upstream))
+
+    def places(self, upstream: str | None = None) -> Iterator[tuple[Place, Delivery]]:
+        """-> the same, each with the input it speaks for."""
+        for place, latest in self._latest.items():
             if upstream is None or latest.upstream == upstream:
-                yield max(_chain(latest), key=Delivery.rows)
+                yield place, max(_chain(latest), key=Delivery.rows)
 
     def replayed(self) -> int:
         """-> rows this stage was given again: rows of the deliveries that do not speak for their input."""
