@@ -59,6 +59,8 @@ def running(context: typer.Context, incomplete: str) -> Iterable[str]:
     try:
         rows = read_record(Layout.of(Path(context.params.get("folder") or ".ingest"))).rows()
     except Exception:
+        rows = []
+    if not rows:
         return services(incomplete)
     names = [name for row in rows for name in (row.sink or row.service, f"{row.sink or row.service}-{row.replica}")]
     return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]

@@ -16,7 +16,7 @@ from ingestcore.fleet.servers import platform_of
 from ingestcore.stores.objects import Changed, Missing
 
 if TYPE_CHECKING:
-    from ingestcore.datasets.spec import ParquetSink, S3Source
+    from ingestcore.datasets.spec import S3Access, S3Source
     from ingestcore.stores.objects import ObjectStore
 
 S3: Final = "s3://"
@@ -56,9 +56,10 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def open_s3(folder: Path, place: S3Source | ParquetSink | None = None) -> ObjectStore:
+def open_s3(folder: Path, place: S3Access | None = None) -> ObjectStore:
     """-> the S3 that a source or sink names, else the environment, else the fleet in the folder, else AWS."""
     from ingestcore.stores.s3 import open_store
+    from ingestcore.stores.s3_role import role_of
 
     variables = {**environment(folder), **os.environ}
     own_keys = place is not None and place.access_key_id is not None
@@ -68,6 +69,7 @@ def open_s3(folder: Path, place: S3Source | ParquetSink | None = None) -> Object
         path_style=place.path_style if place else None,
         access_key_id=place.access_key_id if place and own_keys else variables.get("AWS_ACCESS_KEY_ID"),
         secret_access_key=place.secret_access_key if place and own_keys else variables.get("AWS_SECRET_ACCESS_KEY"),
+        role=role_of(place, "cli"),
     )
 
 

@@ -23,6 +23,7 @@ from ingestcore.messages.objects import ObjectFacts
 from ingestcore.messages.rows import OBJECT, read
 from ingestcore.stage import Input
 from ingestcore.tabular.records import Records
+from ingestcore.tabular.transcode import to_utf8
 
 Shown = dict[str, Any]
 
@@ -175,13 +176,14 @@ def _block(input: Input, about: Shown, asked: Asked) -> Iterator[Shown]:
         if filters.document_fits(shown):
             yield about | {"value": shown}
         return
-    records = Records.of(input.value, asked.dialect_of(block.object.dataset))
+    dialect = asked.dialect_of(block.object.dataset)
+    records = Records.of(input.value, dialect)
     for ordinal in range(records.count):
         shown = {
             "row": block.first_row + ordinal,
             "byte_first": block.first_byte + int(records.starts[ordinal]),
             "byte_last": block.first_byte + int(records.ends[ordinal]),
-            "text": text_of(records.raw(ordinal).rstrip(b"\r\n")),
+            "text": text_of(to_utf8(records.raw(ordinal).rstrip(b"\r\n"), dialect.encoding)),
         }
         if filters.document_fits(shown):
             yield about | {"index": ordinal, "row": shown}

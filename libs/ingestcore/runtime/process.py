@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 import structlog
@@ -30,9 +30,6 @@ from ingestcore.settings import Platform, replica_of
 from ingestcore.stage import Fenced, Gap, NewerFormat, OperatorNeeded, Retriable, Stateless, Unbalanced
 from ingestcore.stores.objects import ObjectStore, Unavailable
 from ingestcore.topics import topic_name
-
-if TYPE_CHECKING:
-    from ingestcore.stores.s3_role import Role
 
 log = structlog.get_logger(__name__)
 
@@ -287,6 +284,7 @@ class _Process:
 
     def _open_store(self, spec: S3Access | None) -> ObjectStore:
         from ingestcore.stores.s3 import open_store
+        from ingestcore.stores.s3_role import role_of
 
         return open_store(
             endpoint_url=(spec.endpoint_url if spec else None) or self._platform.s3_endpoint_url,
@@ -294,16 +292,9 @@ class _Process:
             path_style=spec.path_style if spec else None,
             access_key_id=spec.access_key_id if spec else None,
             secret_access_key=spec.secret_access_key if spec else None,
-            role=self._role(spec),
+            role=role_of(spec, self._instance),
             on_retry=self._count_retry,
         )
-
-    def _role(self, spec: S3Access | None) -> Role | None:
-        from ingestcore.stores.s3_role import Role
-
-        if spec is None or spec.role_arn is None:
-            return None
-        return Role(spec.role_arn, spec.external_id, spec.role_session_name or f"ingest-{self._instance}"[:64])
 
     def _count_retry(self, error: Unavailable) -> None:
         self._metrics.count("ingest_retry_total", stage=self._instance, reason=error.reason)

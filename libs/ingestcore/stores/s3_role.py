@@ -11,6 +11,7 @@ from botocore.config import Config
 from botocore.credentials import CredentialProvider, CredentialResolver, DeferredRefreshableCredentials
 from botocore.exceptions import ClientError
 
+from ingestcore.datasets.spec import S3Access
 from ingestcore.stores.objects import Refused, Unavailable
 from ingestcore.stores.s3_errors import THROTTLING, TROUBLE, translate
 
@@ -27,6 +28,13 @@ class Role:
     arn: str
     external_id: str | None = None
     session_name: str = "ingest"
+
+
+def role_of(access: S3Access | None, user: str) -> Role | None:
+    """-> the role that a source or sink names. user: of the role, as its owner's logs show it, unless it names one."""
+    if access is None or access.role_arn is None:
+        return None
+    return Role(access.role_arn, access.external_id, access.role_session_name or f"ingest-{user}"[:64])
 
 
 def session_as(role: Role, own: boto3.Session, region: str, config: Config) -> boto3.Session:

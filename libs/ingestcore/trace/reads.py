@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ingestcore.datasets.registry import Registry
-from ingestcore.datasets.spec import DatasetSpec, ParquetSink, S3Source
+from ingestcore.datasets.spec import DatasetSpec, S3Access
 from ingestcore.kafka import admin
 from ingestcore.kafka.looking import pick
 from ingestcore.kafka.sweep import Bounds, bounds, sweep
@@ -20,7 +20,7 @@ from ingestcore.trace.lake import SinkFiles
 from ingestcore.trace.story import Story, Where
 from ingestcore.trace.trail import Trail
 
-OpenStore = Callable[[S3Source | ParquetSink | None], ObjectStore]
+OpenStore = Callable[[S3Access | None], ObjectStore]
 Spot = tuple[int, int]
 """Partition and offset."""
 
