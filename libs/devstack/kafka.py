@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from devstack import kafka_fencing
 from devstack.java import find_java
 from devstack.kafka_jars import install, jars_folder
 from devstack.ports import listening
@@ -24,6 +25,7 @@ OFFSETS_RETENTION_MINUTES = 14 * 24 * 60
 INTERNAL_PARTITIONS = 8
 NODE_ID = 1
 _STARTED = "Kafka Server started"
+_QUICK_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 _PROPERTIES = {
     "process.roles": "broker,controller",
@@ -51,8 +53,8 @@ _PROPERTIES = {
     "group.consumer.min.session.timeout.ms": 1000,
     "group.consumer.min.heartbeat.interval.ms": 200,
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": 500,
-    # A killed broker that comes back waits until its old registration has expired.
-    "broker.session.timeout.ms": 3000,
+    # A broker that lives must not be declared dead because the machine is busy (see kafka_fencing).
+    "broker.session.timeout.ms": 30_000,
     "broker.heartbeat.interval.ms": 500,
     # The default buffer of 128 MiB would take a quarter of the heap.
     "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
@@ -76,6 +78,8 @@ class Kafka:
         _properties_file(place).write_text(_properties(place))
         if not (place.data / "log" / "meta.properties").exists():
             self._format(place)
+        elif kafka_fencing.was_killed(place.data / "log"):
+            self._fence(place)
 
     def command(self, place: Place) -> list[str]:
         return [*_jvm(), HEAP, *_log_options("info"), "kafka.Kafka", str(_properties_file(place))]
@@ -92,7 +96,7 @@ class Kafka:
 
     def _format(self, place: Place) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        options = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *_log_options("warn")]
+        options = [*_QUICK_START, *_log_options("warn")]
         # A leading dash would be taken for an option.
         arguments = ["format", f"--cluster-id={cluster_id}", "--config", str(_properties_file(place))]
         run_tied(
@@ -102,6 +106,12 @@ class Kafka:
         )
         if not (place.data / "log" / "meta.properties").exists():
             raise StackError(f"formatting Kafka's storage left no meta.properties in {place.data / 'log'}")
+
+    def _fence(self, place: Place) -> None:
+        properties = place.data / "controller.properties"
+        properties.write_text(_controller_properties(place))
+        command = [*_jvm(), HEAP, *_QUICK_START, *_log_options("info"), "kafka.Kafka", str(properties)]
+        kafka_fencing.fence(command, place.log.with_name("kafka-fencing.log"))
 
 
 def _jvm() -> list[str]:
@@ -122,12 +132,37 @@ def _properties_file(place: Place) -> Path:
 
 
 def _properties(place: Place) -> str:
-    broker, controller = place.ports["broker"], place.ports["controller"]
-    # A static list of voters, since it is read anew at each start: the ports may differ from the last time.
+    broker = place.ports["broker"]
     own = {
-        "controller.quorum.voters": f"{NODE_ID}@{HOST}:{controller}",
-        "listeners": f"PLAINTEXT://{HOST}:{broker},CONTROLLER://{HOST}:{controller}",
+        "listeners": f"PLAINTEXT://{HOST}:{broker},{_controller_listener(place)}",
         "advertised.listeners": f"PLAINTEXT://{HOST}:{broker}",
+    }
+    return _text({**_PROPERTIES, **_common(place), **own})
+
+
+def _controller_properties(place: Place) -> str:
+    """Of the same node as a controller only."""
+    shared = {name: value for name, value in _PROPERTIES.items() if name != "inter.broker.listener.name"}
+    own = {
+        "process.roles": "controller",
+        "listeners": _controller_listener(place),
+        "broker.session.timeout.ms": kafka_fencing.SESSION_MS,
+        "broker.heartbeat.interval.ms": kafka_fencing.SESSION_MS // 5,
+    }
+    return _text({**shared, **_common(place), **own})
+
+
+def _controller_listener(place: Place) -> str:
+    return f"CONTROLLER://{HOST}:{place.ports['controller']}"
+
+
+def _common(place: Place) -> dict[str, object]:
+    return {
+        # A static list of voters, since it is read anew at each start: the ports may differ from the last time.
+        "controller.quorum.voters": f"{NODE_ID}@{HOST}:{place.ports['controller']}",
         "log.dirs": json.dumps(str(place.data / "log"))[1:-1],
     }
-    return "".join(f"{key}={value}\n" for key, value in {**_PROPERTIES, **own}.items())
+
+
+def _text(properties: Mapping[str, object]) -> str:
+    return "".join(f"{key}={value}\n" for key, value in properties.items())

@@ -222,6 +222,7 @@ class Keeper:
                 if hard:
                     child.signal(signal.SIGKILL)
                 stop_all([child])
+                self._prepare(child.server)
                 self._await_ready(self._spawn(child.server))
                 return {"done": "restart"}
         raise StackError(f"the keeper does not know the request {request}")

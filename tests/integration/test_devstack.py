@@ -155,6 +155,21 @@ def test_a_killed_kafka_comes_back_with_its_data_on_its_port(stack: devstack.Sta
     assert read_values(stack, "survivor", expected=2) == ["before", "after"]
 
 
+def test_a_killed_kafka_leaves_no_transaction_open_for_ever(stack: devstack.Stack) -> None:
+    create_topic(stack, "in-doubt")
+    options = {"bootstrap.servers": stack.endpoints.kafka, "transactional.id": "in-doubt", "log_level": 0}
+    dying = Producer({**options, "transaction.timeout.ms": 1000})
+    dying.init_transactions(CLIENT_SECONDS)
+    dying.begin_transaction()
+    dying.produce("in-doubt", b"never committed")
+    dying.flush(CLIENT_SECONDS)
+    stack.kill("kafka")
+    time.sleep(1)  # longer than the transaction may take
+    stack.restart("kafka", hard=True)
+    produce(stack, "in-doubt", b"after")
+    assert read_values(stack, "in-doubt", expected=1) == ["after"]
+
+
 def test_a_second_stack_runs_beside_the_first(stack: devstack.Stack, tmp_path: Path) -> None:
     stack.create_bucket("only-in-first")
     with devstack.start(tmp_path) as second:
