@@ -7,7 +7,6 @@ held before lets a frozen member that woke and rejoined commit what others have 
 from __future__ import annotations
 
 import struct
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ingestcore.kafka import options
+from ingestcore.kafka.bounded import Stuck, within
 from ingestcore.kafka.errors import Rebalanced, raise_for
 from ingestcore.settings import Platform
 from ingestcore.stage import Gap, Retriable
@@ -206,7 +206,8 @@ class GroupMember:
     def close(self, deadline_seconds: float) -> bool:
         """Leave the group, so that operators can reset offsets at once. -> left in time? (close() can hang)"""
         self._closing = True
-        leaving = threading.Thread(target=self._consumer.close, name="leave-group", daemon=True)
-        leaving.start()
-        leaving.join(deadline_seconds)
-        return not leaving.is_alive()
+        try:
+            within(deadline_seconds, self._consumer.close, "leave-group")
+        except (Stuck, KafkaException):
+            return False
+        return True

@@ -10,6 +10,7 @@ import structlog
 from confluent_kafka import KafkaException, Message, Producer, TopicPartition
 
 from ingestcore.kafka import options
+from ingestcore.kafka.bounded import Stuck, within
 from ingestcore.kafka.errors import KafkaRefused, UnknownOutcome, error_of, is_fenced, is_refused
 from ingestcore.settings import Platform
 from ingestcore.stage import Fenced, Retriable
@@ -18,6 +19,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _CALL_SECONDS = 10
+_GRACE_SECONDS = 3
+"""Beyond its own time-out, before a call is given up as stuck."""
 _FULL_QUEUE_WAIT_SECONDS = 0.02
 
 
@@ -49,7 +52,10 @@ class Transactions:
         self._pending.clear()
         producer = Producer(self._options)
         try:
-            producer.init_transactions(self._patience_seconds)
+            patience = self._patience_seconds
+            within(patience + _GRACE_SECONDS, lambda: producer.init_transactions(patience), "init_transactions")
+        except Stuck as error:
+            raise Retriable(f"no transactional producer {self._id}: {error}") from error
         except KafkaException as error:
             cause = error_of(error)
             if is_refused(cause):
@@ -100,18 +106,23 @@ class Transactions:
         producer.flush(self._timeout_seconds)
         if offsets:
             at = [TopicPartition(t, p, o, metadata=m) for (t, p), (o, m) in offsets.items()]
-            self._until_done(lambda: producer.send_offsets_to_transaction(at, membership, _CALL_SECONDS))
-        self._until_done(lambda: producer.commit_transaction(_CALL_SECONDS))
+            self._until_done(
+                lambda: producer.send_offsets_to_transaction(at, membership, _CALL_SECONDS), "send_offsets"
+            )
+        self._until_done(lambda: producer.commit_transaction(_CALL_SECONDS), "commit_transaction")
         self._begun = None
         self.produced |= {place: sorted(written) for place, written in self._pending.items()}
         self._pending.clear()
 
-    def _until_done(self, call: Callable[[], T]) -> T:
+    def _until_done(self, call: Callable[[], T], what: str) -> T:
         """Retriable: the same call again. Abortable: raised as it is. Anything else: the outcome is unknown."""
         deadline = time.monotonic() + self._patience_seconds
         while True:
             try:
-                return call()
+                return within(_CALL_SECONDS + _GRACE_SECONDS, call, what)
+            except Stuck as error:
+                self._abandon()
+                raise UnknownOutcome(f"the outcome of a commit is unknown: {error}") from error
             except KafkaException as error:
                 cause = error_of(error)
                 self._raise_if_fenced(error)
@@ -120,6 +131,10 @@ class Transactions:
                 if not cause.retriable() or cause.fatal() or time.monotonic() > deadline:
                     self.broken = True
                     raise UnknownOutcome(f"the outcome of a commit is unknown: {cause.str()}") from error
+
+    def _abandon(self) -> None:
+        """A call of this producer never returned: whatever it still does, its successor fences it."""
+        self._producer, self.broken = None, True
 
     def _raise_if_fenced(self, error: KafkaException) -> None:
         """Fenced in a young transaction: another process took the id. In one that outlived its timeout it is merely
@@ -136,8 +151,16 @@ class Transactions:
         self._pending.clear()
         if self.open and not self.broken and self._producer is not None:
             try:
-                self._producer.abort_transaction(_CALL_SECONDS)
+                producer = self._producer
+                within(
+                    _CALL_SECONDS + _GRACE_SECONDS,
+                    lambda: producer.abort_transaction(_CALL_SECONDS),
+                    "abort_transaction",
+                )
                 self._begun = None
+            except Stuck as error:
+                log.warning("abort failed, making a new producer", error=str(error))
+                self._abandon()
             except KafkaException as error:
                 # A fatal fencing can hide behind a harmless-looking time-out or state error.
                 log.warning("abort failed, making a new producer", error=error_of(error).str())
