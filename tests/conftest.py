@@ -22,6 +22,13 @@ QUICK = {"INGEST_SESSION_TIMEOUT_MS": "3000", "INGEST_TRANSACTION_TIMEOUT_MS": "
 _number = itertools.count()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    faults = parser.getgroup("faults", "random faults (tests/faults)")
+    faults.addoption("--fault-seed", type=int, help="repeat the run that printed this seed")
+    faults.addoption("--fault-count", type=int, help="so many faults instead of the round's own number")
+    faults.addoption("--fault-only", metavar="NAME,NAME", help="draw from these faults only")
+
+
 @pytest.fixture(scope="session")
 def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """-> environment that reaches real Kafka, S3 and Redis; also set in this process for the session."""

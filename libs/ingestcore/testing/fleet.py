@@ -204,8 +204,10 @@ class LocalFleet:
         return lake.rows(connection, self.uri, "dlq").project(names).fetchall()
 
     def platform(self) -> Platform:
-        settings = platform(self.folder)
-        return settings.model_copy(update={"topic_prefix": self._environ["INGEST_TOPIC_PREFIX"]})
+        """-> the settings its services have."""
+        own = {name: self._environ.get(f"INGEST_{name.upper()}") for name in Platform.model_fields}
+        given = {name: value for name, value in own.items() if value is not None}
+        return Platform.model_validate({**platform(self.folder).model_dump(), **given})
 
     def environ(self) -> dict[str, str]:
         return {**os.environ, **read_record(Layout.of(self.folder)).environment, **self._environ}
