@@ -19,7 +19,7 @@ from ingestcore.testing.faults.state_disk import StateDisk
 from ingestcore.testing.faults.world import World
 from ingestcore.testing.fleet import LocalFleet
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(3600)]
 
 MEGABYTES_PER_PIECE = 8
 SPARES_PER_FAULT = 3
@@ -89,10 +89,7 @@ def make_world(servers, folder: Path, say: Callable[[str], None]) -> Iterator[Ca
 
 @pytest.mark.parametrize(
     "planned",
-    [
-        pytest.param(SHORT, id="short"),
-        pytest.param(FIFTY, id="fifty", marks=pytest.mark.long),
-    ],
+    [pytest.param(SHORT, id="short"), pytest.param(FIFTY, id="fifty")],
 )
 def test_random_faults_in_a_row_lose_and_double_nothing(
     make_world: Callable[[Round, int], World],
@@ -103,7 +100,7 @@ def test_random_faults_in_a_row_lose_and_double_nothing(
     option = request.config.getoption
     given, only, count = option("--fault-seed"), option("--fault-only"), option("--fault-count")
     seed = time.time_ns() % 10**6 if given is None else int(given)
-    again = f"pytest {request.node.nodeid.partition('::')[0]} -m '' -k {request.node.callspec.id} --fault-seed {seed}"
+    again = f"pytest {request.node.nodeid.partition('::')[0]} -m long -k {request.node.callspec.id} --fault-seed {seed}"
     say(f"\nseed {seed}; again: {again}")
     names = frozenset(filter(None, (only or "").split(",")))
     planned = replace(planned, faults=count or planned.faults)
