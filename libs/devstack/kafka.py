@@ -24,6 +24,8 @@ MESSAGE_MAX_BYTES = 34 * 1024 * 1024
 OFFSETS_RETENTION_MINUTES = 14 * 24 * 60
 INTERNAL_PARTITIONS = 8
 NODE_ID = 1
+EXTRA_PROPERTIES = "kafka.properties"
+_LISTENER_LISTS = ("listeners", "advertised.listeners", "listener.security.protocol.map")
 _STARTED = "Kafka Server started"
 _QUICK_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
@@ -63,7 +65,7 @@ _PROPERTIES = {
 
 class Kafka:
     name = "kafka"
-    ports = ("broker", "controller")
+    ports = ("broker", "controller", "secure")
     grace_seconds = 10.0  # enough to close its logs; a killed broker has to recover them at its next start
 
     def external(self, environ: Mapping[str, str]) -> dict[str, str] | None:
@@ -131,13 +133,34 @@ def _properties_file(place: Place) -> Path:
     return place.data / "server.properties"
 
 
+def extra_properties(folder: Path) -> Path:
+    """-> the file of a stack's folder whose broker properties are added to ours; it need not exist."""
+    return folder / EXTRA_PROPERTIES
+
+
+def _read_extra(place: Place) -> dict[str, str]:
+    """-> `name=value` lines, `{secure}` in them replaced by the port kept free for a further listener."""
+    try:
+        text = extra_properties(place.folder).read_text()
+    except FileNotFoundError:
+        return {}
+    lines = [line.strip() for line in text.splitlines()]
+    pairs = [line.partition("=") for line in lines if line and not line.startswith("#")]
+    port = str(place.ports["secure"])
+    return {name.strip(): value.strip().replace("{secure}", port) for name, _, value in pairs}
+
+
 def _properties(place: Place) -> str:
     broker = place.ports["broker"]
     own = {
         "listeners": f"PLAINTEXT://{HOST}:{broker},{_controller_listener(place)}",
         "advertised.listeners": f"PLAINTEXT://{HOST}:{broker}",
     }
-    return _text({**_PROPERTIES, **_common(place), **own})
+    merged = {name: str(value) for name, value in {**_PROPERTIES, **_common(place), **own}.items()}
+    for name, value in _read_extra(place).items():
+        # A further listener stands beside ours, which this stack's own tools use.
+        merged[name] = f"{merged[name]},{value}" if name in _LISTENER_LISTS else value
+    return _text(merged)
 
 
 def _controller_properties(place: Place) -> str:

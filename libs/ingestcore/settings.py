@@ -36,7 +36,9 @@ class Settings(BaseSettings):
     """Manners of all settings classes: frozen, read once from the environment. The text below a field is its
     description, from which `docs/configuration.md` is drawn."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
 
 class Platform(Settings):
@@ -50,13 +52,14 @@ class Platform(Settings):
     )
     """Kafka: `host:port,host:port`"""
 
-    kafka_options: Options = Field(default_factory=dict)
-    """Any librdkafka option of all clients, `name=value,name=value` or JSON; overrides what the platform sets"""
+    kafka_options: Options = Field(default_factory=dict, repr=False)
+    """Any librdkafka option of all clients, `name=value,name=value` or JSON; overrides what the platform sets.
+    References (`${VAR}`, `${file:path}`) are resolved where a client is made"""
 
-    consumer_options: Options = Field(default_factory=dict)
+    consumer_options: Options = Field(default_factory=dict, repr=False)
     """The same, of consumers"""
 
-    producer_options: Options = Field(default_factory=dict)
+    producer_options: Options = Field(default_factory=dict, repr=False)
     """The same, of producers"""
 
     s3_endpoint_url: str | None = Field(
@@ -66,9 +69,11 @@ class Platform(Settings):
     """S3; left out: AWS. Credentials by the SDK's chain (`AWS_ACCESS_KEY_ID` ...)"""
 
     redis_url: str = Field(
-        default="redis://127.0.0.1:6379/0", validation_alias=AliasChoices("INGEST_REDIS_URL", "REDIS_URL")
+        default="redis://127.0.0.1:6379/0",
+        validation_alias=AliasChoices("INGEST_REDIS_URL", "REDIS_URL"),
+        repr=False,
     )
-    """Redis: checkpoints and leases of sources"""
+    """Redis: checkpoints and leases of sources. May hold references, too"""
 
     topic_prefix: str = "ingest."
     """Of topics and, with `-`, of consumer groups"""

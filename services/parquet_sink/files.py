@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import uuid
 from collections.abc import Sequence
@@ -126,9 +127,11 @@ class OpenFile:
 
     def discard(self) -> None:
         self._forget_items()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            # Closing writes the footer, for which a full disk has no room: the file must go nevertheless.
+            with contextlib.suppress(OSError):
+                writer.close()
         self._path.unlink(missing_ok=True)
 
     def _forget_items(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from ingestcore.runtime.service import Service
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def build(context: Context) -> OpenSource:
+    from ingestcore.datasets.secrets import resolve
     from ingestcore.stores.leases import RedisLeases
     from services.s3_lister.source import Lister
 
-    leases = RedisLeases(context.platform.redis_url)
+    leases = RedisLeases(resolve(context.platform.redis_url, os.environ))
     return lambda name: Lister(name, context, leases)
 
 

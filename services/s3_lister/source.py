@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -13,7 +14,8 @@ from uuid import uuid4
 
 import structlog
 
-from ingestcore.datasets.spec import ParquetSink, S3Source, SourceSpec
+from ingestcore.datasets.secrets import SecretMissing
+from ingestcore.datasets.spec import ParquetSink, S3Source, SinkSpec, SourceSpec
 from ingestcore.runtime.service import Context
 from ingestcore.stage import Fenced, Retriable, Step
 from ingestcore.stores.leases import Leases, NotText
@@ -111,7 +113,8 @@ class Lister:
         return self._status.as_dict()
 
     def check(self) -> None:
-        """Raises Refused: a bucket is missing or may not be read; Retriable: S3, Redis or the spec is away."""
+        """Raises Refused: a bucket is missing or may not be read, or Redis wants other credentials; Retriable: S3,
+        Redis or the spec is away."""
         spec = self._context.specs.source(self.name)
         self._store(spec.s3).check(spec.s3.bucket)
         root, place = self._work()
@@ -133,6 +136,7 @@ class Lister:
         if not tenure.take(self._fence_stored(tenure)):
             self._stand_by(f"source {self.name} is listed by another replica ({tenure.other})")
             return
+        self._status.standing_by = False
         self.term = tenure.grant.fence if tenure.grant else None
         self._status.lease = tenure.grant.value if tenure.grant else ""
         yield None
@@ -164,7 +168,7 @@ class Lister:
             snapshot, start_after = journal.load(snapshots, spec.s3.bucket)
         except (Unreadable, NotText) as error:
             raise self._unreadable(spec, error) from error
-        own = own_output(spec, self._context.specs.sinks(), root, self._context.platform.s3_endpoint_url)
+        own = own_output(spec, self._sinks(), root, self._context.platform.s3_endpoint_url)
         self._status.warnings = own.warnings
         scan = Scan(
             self.name,
@@ -228,6 +232,7 @@ class Lister:
     def _stand_by(self, reason: str) -> None:
         self._pause = min(self._pause, self._settings.lease_seconds / RENEWALS)
         self._status.lease = f"held by {self._tenure.other}" if self._tenure else ""
+        self._status.standing_by = True
         self._status.wait(reason)
 
     def _work(self) -> tuple[str, ParquetSink | None]:
@@ -237,7 +242,16 @@ class Lister:
         sinks = sorted(self._context.specs.sinks().items(), key=lambda item: (item[1].from_ != "normalized", item[0]))
         if not sinks:
             raise Retriable("no place to keep snapshots: apply a sink, or set INGEST_WORK_URI=s3://bucket/prefix")
-        return f"{sinks[0][1].parquet.uri.rstrip('/')}/_ingest/snapshots/", sinks[0][1].parquet
+        parquet = self._context.specs.sink(sinks[0][0]).parquet
+        return f"{parquet.uri.rstrip('/')}/_ingest/snapshots/", parquet
+
+    def _sinks(self) -> dict[str, SinkSpec]:
+        """-> by name. Secrets of other services' sinks need not be known here: where they are not, as applied."""
+        found = self._context.specs.sinks()
+        for name in found:
+            with contextlib.suppress(SecretMissing):
+                found[name] = self._context.specs.sink(name)
+        return found
 
     def _store(self, spec: S3Source | ParquetSink | None) -> ObjectStore:
         if spec not in self._stores:

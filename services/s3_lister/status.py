@@ -25,6 +25,8 @@ class ListerStatus:
         self.waiting = ""
         self.warnings: tuple[str, ...] = ()
         self.lease = ""
+        self.standing_by = False
+        """Another replica acts for the source."""
 
     def wait(self, reason: str) -> None:
         """Say once what is awaited."""
@@ -57,6 +59,7 @@ class ListerStatus:
             "waiting": self.waiting,
             "warnings": list(self.warnings),
             "lease": self.lease,
+            "standing_by": self.standing_by,
             "scans": self._scans,
             "last_scan": iso_utc(self._finished, "seconds") if self._scans else None,
             "last_scan_seconds": round(self._seconds, 3),

@@ -11,6 +11,7 @@ import structlog
 
 from ingestcore.stage import Retriable
 from ingestcore.stores.leases import Grant, Leases, Outcome
+from ingestcore.stores.objects import Refused
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +56,7 @@ class Tenure:
             return self._grant is not None and self._monotonic() < self._until
 
     def take(self, above: int) -> bool:
-        """Hold it if nobody else does. -> ours? Raises Retriable: the lease store is away."""
+        """Hold it if nobody else does. -> ours? Raises Retriable: the lease store is away; Refused."""
         if self.valid():
             return True
         asked = self._monotonic()
@@ -76,7 +77,7 @@ class Tenure:
             return
         try:
             ours = self._leases.renew(grant, self._seconds)
-        except Retriable as error:
+        except (Retriable, Refused) as error:
             log.debug("lease not renewed", source=self.name, error=str(error))
             return
         self._settle(grant, asked, ours)
@@ -102,7 +103,7 @@ class Tenure:
         if grant is not None:
             try:
                 self._leases.release(grant)
-            except Retriable as error:
+            except (Retriable, Refused) as error:
                 log.debug("lease not released, it runs out by itself", source=self.name, error=str(error))
 
     def _settle(self, grant: Grant, asked: float, ours: bool) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestcore.datasets.registry import NotSeenYet, Registry
+from ingestcore.datasets.registry import RESOLVED_SECONDS, NotSeenYet, Registry
 from ingestcore.stage import OperatorNeeded
 
 SOURCE = b'{"s3": {"bucket": "lake", "secret_access_key": "${S3_SECRET}"}}'
@@ -32,6 +32,27 @@ def test_a_changed_spec_is_resolved_anew() -> None:
     assert registry.source("s").s3.region == "1"
     registry.feed("source/s", b'{"s3": {"bucket": "lake", "region": "${B}"}}')
     assert registry.source("s").s3.region == "2"
+
+
+def test_a_secret_written_anew_is_noticed(tmp_path: Path) -> None:
+    secret, now = tmp_path / "secret", [0.0]
+    secret.write_text("old")
+    registry = Registry({}, clock=lambda: now[0])
+    registry.feed("source/s", b'{"s3": {"bucket": "lake", "secret_access_key": "${file:%s}"}}' % bytes(secret))
+    assert registry.source("s").s3.secret_access_key == "old"
+    secret.write_text("new")
+    now[0] = RESOLVED_SECONDS / 2
+    assert registry.source("s").s3.secret_access_key == "old"
+    now[0] = RESOLVED_SECONDS
+    assert registry.source("s").s3.secret_access_key == "new"
+
+
+def test_what_is_wrong_with_a_resolved_spec_is_said_without_its_values() -> None:
+    registry = Registry({"BUCKET": "x/hush-hush"})
+    registry.feed("sink/lake", b'{"parquet": {"uri": "s3://${BUCKET}/"}}')
+    with pytest.raises(ValueError, match="uri") as caught:
+        registry.sink("lake")
+    assert "hush-hush" not in str(caught.value)
 
 
 def test_versions_of_a_dataset_stay_and_the_pointer_moves() -> None:

@@ -22,6 +22,7 @@ class StandIn:
 
     def __init__(self, _: object) -> None:
         self.calls: list[str] = []
+        self.heard: dict[str, str] = {}
         self.first = not type(self).made
         type(self).made.append(self)
 
@@ -37,7 +38,7 @@ class StandIn:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     StandIn.made = []
-    monkeypatch.setattr(transactions, "Producer", StandIn)
+    monkeypatch.setattr(transactions, "Writer", StandIn)
     monkeypatch.setattr(transactions, "_CALL_SECONDS", 0.1)
     monkeypatch.setattr(transactions, "_GRACE_SECONDS", 0.1)
     return StandIn

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 import devstack
 from ingestcore.fleet.record import FleetError
 from ingestcore.fleet.supervisor import StartFailed
-from ingestcore.stage import OperatorNeeded, Retriable
+from ingestcore.stage import Gap, NewerFormat, OperatorNeeded, Retriable
 
 EXIT_FAILED = 1
 """It did not work: a server is away, nothing runs here."""
@@ -31,7 +31,7 @@ def explained(error: BaseException) -> OperatorError | None:
         return OperatorError(str(error), EXIT_CONFIGURATION if error.configuration else EXIT_FAILED)
     if isinstance(error, OperatorNeeded):
         return OperatorError(str(error), EXIT_CONFIGURATION)
-    if isinstance(error, FleetError | Retriable | devstack.StackError):
+    if isinstance(error, FleetError | Retriable | Gap | NewerFormat | devstack.StackError):
         return OperatorError(str(error))
     if isinstance(error, TimeoutError):
         return OperatorError("no answer in time: a server is away or overloaded; `ingest status` shows which")

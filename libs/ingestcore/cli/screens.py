@@ -36,17 +36,22 @@ class Lines:
         pass
 
     def progress(self, text: str) -> None:
-        self._console.print(f"[cyan]==>[/cyan] {escape(text)}")
+        self._say(f"[cyan]==>[/cyan] {escape(text)}")
 
     def news(self, text: str) -> None:
-        self._console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {escape(text)}")
+        self._say(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {escape(text)}")
 
     def ready(self, rows: Sequence[Row]) -> None:
         for line in self._at_ready():
-            self._console.print(escape(line))
+            self._say(escape(line))
 
     def tick(self, rows: Sequence[Row]) -> None:
         pass
+
+    def _say(self, text: str) -> None:
+        # Into a file, where a detached fleet writes: a full disk must not end it.
+        with contextlib.suppress(OSError):
+            self._console.print(text)
 
 
 class LiveTable(Lines):

@@ -7,14 +7,18 @@ Keys: `source/NAME`, `sink/NAME`, `dataset/NAME@VERSION` (kept for ever) and the
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import TypeVar
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 import orjson
 
 from ingestcore.datasets.secrets import resolve_spec
 from ingestcore.datasets.spec import DatasetSpec, SinkSpec, SourceSpec, Spec
 from ingestcore.stage import Retriable
+
+RESOLVED_SECONDS: Final = 10.0
+"""How long a secret's file that was changed may go unnoticed."""
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Spec)
@@ -30,12 +34,13 @@ class Registry:
     """Thread-safe: one thread feeds, the stage's thread asks.
 
     environ  resolves `${VAR}` and `${file:path}` in what is asked for; None: specs are given as they were applied
+    clock    monotonic seconds
     """
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, environ: Mapping[str, str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
-        self._environ = environ
-        self._resolved: dict[tuple[str, str], Spec] = {}
+        self._environ, self._clock = environ, clock
+        self._resolved: dict[tuple[str, str], tuple[Spec, float]] = {}
         self._sources: dict[str, SourceSpec] = {}
         self._sinks: dict[str, SinkSpec] = {}
         self._datasets: dict[str, DatasetSpec] = {}
@@ -81,13 +86,15 @@ class Registry:
             return self._use("sink", name, _get(self._sinks, name, "sink"))
 
     def _use(self, kind: str, name: str, spec: S) -> S:
-        """-> with references resolved, once per change: asking is on the path of every input."""
+        """-> with references resolved: once in a while, since asking is on the path of every input and a secret's file
+        may be written anew."""
         if self._environ is None:
             return spec
-        place = (kind, name)
-        if place not in self._resolved:
-            self._resolved[place] = resolve_spec(spec, self._environ)
-        found = self._resolved[place]
+        place, now = (kind, name), self._clock()
+        found, until = self._resolved.get(place, (None, now))
+        if found is None or now >= until:
+            found = resolve_spec(spec, self._environ)
+            self._resolved[place] = found, now + RESOLVED_SECONDS
         assert isinstance(found, type(spec))
         return found
 

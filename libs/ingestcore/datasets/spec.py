@@ -69,6 +69,7 @@ class Spec(BaseModel):
         alias_generator=to_camel,
         use_enum_values=False,
         use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # it may be a secret
     )
 
     def canonical(self) -> bytes:

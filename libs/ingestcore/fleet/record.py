@@ -87,11 +87,15 @@ def read_record(layout: Layout) -> Record:
 
 
 def write_record(layout: Layout, record: Record) -> None:
-    """Replace `fleet.json` in one step, readable by its owner only."""
+    """Replace `fleet.json` in one step, readable by its owner only. Raises OSError, and then it is as it was."""
     handle, temporary = tempfile.mkstemp(prefix=".fleet-", dir=layout.folder)
-    with os.fdopen(handle, "w") as file:
-        file.write(json.dumps(asdict(record), indent=2) + "\n")
-    Path(temporary).replace(layout.record)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(json.dumps(asdict(record), indent=2) + "\n")
+        Path(temporary).replace(layout.record)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -83,6 +83,7 @@ class Supervisor:
         self._stops = 0
         self._follow_clock = 0.0
         self._was_ready = False
+        self._unsaved = ""
 
     def stop(self) -> None:
         """Drain and end; the second call kills."""
@@ -140,9 +141,20 @@ class Supervisor:
 
     def _write(self, rows: Sequence[Row]) -> None:
         services = [asdict(row) for row in rows]
-        if services != self._record.services:
+        if services != self._record.services or self._unsaved:
             self._record.services = services
+            self._save()
+
+    def _save(self) -> None:
+        """A disk that is full for a while must not end the fleet; the next change writes the record again."""
+        try:
             write_record(self._layout, self._record)
+            self._unsaved = ""
+        except OSError as error:
+            said = f"{self._layout.record} can't be written: {error.strerror}"
+            if said != self._unsaved:
+                self._screen.news(said)
+            self._unsaved = said
 
     def _look_whether_ready(self, deadline: float) -> None:
         processes = self._processes.values()
@@ -153,7 +165,7 @@ class Supervisor:
         if all(process.phase in (Phase.READY, Phase.STOPPED) for process in processes):
             self._was_ready = True
             self._record.state = "running"
-            write_record(self._layout, self._record)
+            self._save()
             self._screen.ready(self.rows())
         elif time.monotonic() > deadline:
             late = [f"{p.wanted.label} ({p.reason or p.phase}; log: {p.log})" for p in processes if not p.health.ready]
@@ -230,7 +242,7 @@ class Supervisor:
         self._prober.stop()
         self._record.state, self._record.control_port = "stopped", 0
         self._record.services = [asdict(row) for row in self.rows()]
-        write_record(self._layout, self._record)
+        self._save()
 
     def _probe_targets(self) -> list[tuple[Path, int]]:
         return [(process.run_file, process.pid) for process in list(self._processes.values()) if process.pid]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
@@ -16,7 +15,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
+    AclOperation,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -25,8 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from ingestcore.kafka import options
-from ingestcore.kafka.errors import KafkaRefused, is_refused
+from ingestcore.kafka.clients import Admin
 from ingestcore.settings import Platform
 from ingestcore.stage import OperatorNeeded, Retriable
 from ingestcore.topics import TOPICS, TopicSpec, replication, topic_name
@@ -57,8 +55,8 @@ class TopicState:
     wanted_replication: int = 1
 
 
-def open_admin(platform: Platform) -> AdminClient:
-    return AdminClient(options.client(platform))
+def open_admin(platform: Platform) -> Admin:
+    return Admin(platform)
 
 
 def url_safe(topic_id: object) -> str:
@@ -77,7 +75,7 @@ def wanted_replication(platform: Platform, brokers: int) -> int:
 def create_topics(platform: Platform) -> list[str]:
     """Create what is missing. -> names created. Raises Retriable (broker away), KafkaRefused."""
     admin = open_admin(platform)
-    existing = _metadata(admin)
+    existing = admin.metadata()
     copies = wanted_replication(platform, len(existing.brokers))
     new = [
         NewTopic(
@@ -96,7 +94,7 @@ def create_topics(platform: Platform) -> list[str]:
             made.append(name)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise _translated(error, f"topic {name} can't be created") from error
+                raise admin.failed(error, f"topic {name} can't be created") from error
     if made:
         _await_leaders(platform)
     return made
@@ -117,15 +115,15 @@ def _await_leaders(platform: Platform) -> None:
 
 def describe(platform: Platform) -> dict[str, TopicState]:
     """-> state of every topic of the registry, by logical name. Raises Retriable, KafkaRefused."""
-    try:
-        return _describe(platform)
-    except KafkaException as error:
-        raise _translated(error, "topics can't be described") from error
-
-
-def _describe(platform: Platform) -> dict[str, TopicState]:
     admin = open_admin(platform)
-    metadata = _metadata(admin)
+    try:
+        return _describe(platform, admin)
+    except KafkaException as error:
+        raise admin.failed(error, "topics can't be described") from error
+
+
+def _describe(platform: Platform, admin: Admin) -> dict[str, TopicState]:
+    metadata = admin.metadata()
     found: dict[str, TopicState] = {}
     names = {spec.name: topic_name(platform.topic_prefix, spec.name) for spec in TOPICS.values()}
     present = [name for name in names.values() if name in metadata.topics]
@@ -160,7 +158,11 @@ def check_topics(platform: Platform, names: tuple[str, ...]) -> None:
     for state in (states[name] for name in names):
         spec = state.spec
         if not state.exists:
-            raise Retriable(f"topic {state.name} does not exist yet: `ingest up` or `ingest topics --create` makes it")
+            # A broker tells a user nothing of topics it may not see.
+            raise Retriable(
+                f"topic {state.name} does not exist yet, or this user may not see it: `ingest up` or `ingest topics "
+                "--create` makes it"
+            )
         want = wanted_partitions(platform, spec)
         if spec.keyed and state.partitions != want:
             problems.append(
@@ -188,10 +190,10 @@ def set_retention(platform: Platform, topic: str, retention_ms: int) -> None:
     try:
         admin.incremental_alter_configs([resource])[resource].result(_TIMEOUT_SECONDS)
     except KafkaException as error:
-        raise _translated(error, f"retention.ms of {name} can't be set to {retention_ms}") from error
+        raise admin.failed(error, f"retention.ms of {name} can't be set to {retention_ms}") from error
 
 
-def end_offsets(admin: AdminClient, name: str, partitions: int) -> tuple[int, ...]:
+def end_offsets(admin: Admin, name: str, partitions: int) -> tuple[int, ...]:
     wanted = {TopicPartition(name, p): OffsetSpec.latest() for p in range(partitions)}  # type: ignore[no-untyped-call]
     futures = admin.list_offsets(
         wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_TIMEOUT_SECONDS
@@ -199,20 +201,34 @@ def end_offsets(admin: AdminClient, name: str, partitions: int) -> tuple[int, ..
     try:
         ends = {tp.partition: future.result(_TIMEOUT_SECONDS).offset for tp, future in futures.items()}
     except KafkaException as error:
-        raise _translated(error, f"the ends of {name} can't be read") from error
+        raise admin.failed(error, f"the ends of {name} can't be read") from error
     return tuple(ends[p] for p in range(partitions))
 
 
-def topic_id(admin: AdminClient, name: str) -> str:
+def topic_id(admin: Admin, name: str) -> str:
     """-> URL-safe id. Raises Retriable: missing or broker away."""
     try:
         found = admin.describe_topics(TopicCollection([name]))[name].result(_TIMEOUT_SECONDS)
     except KafkaException as error:
-        raise _translated(error, f"topic {name} can't be described") from error
+        raise admin.failed(error, f"topic {name} can't be described") from error
     return url_safe(found.topic_id)
 
 
-def committed(admin: AdminClient, group: str) -> dict[tuple[str, int], int]:
+def unwritable(platform: Platform, names: Iterable[str]) -> list[str]:
+    """-> which of these topics (full names) this user may not write to. Raises Retriable, KafkaRefused."""
+    admin = open_admin(platform)
+    wanted = TopicCollection(sorted(names))
+    try:
+        found = {
+            name: future.result(_TIMEOUT_SECONDS)
+            for name, future in admin.describe_topics(wanted, include_authorized_operations=True).items()
+        }
+    except KafkaException as error:
+        raise admin.failed(error, "the rights of this user can't be read") from error
+    return [name for name, topic in found.items() if AclOperation.WRITE not in (topic.authorized_operations or ())]
+
+
+def committed(admin: Admin, group: str) -> dict[tuple[str, int], int]:
     """-> committed offset by (full topic name, partition); empty: the group is unknown."""
     request = [ConsumerGroupTopicPartitions(group)]
     try:
@@ -220,7 +236,7 @@ def committed(admin: AdminClient, group: str) -> dict[tuple[str, int], int]:
     except KafkaException as error:
         if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return {}
-        raise _translated(error, f"offsets of {group} can't be read") from error
+        raise admin.failed(error, f"offsets of {group} can't be read") from error
     return {(tp.topic, tp.partition): tp.offset for tp in result.topic_partitions if tp.offset >= 0}
 
 
@@ -229,7 +245,7 @@ def group_lag(platform: Platform, group: str, topic: str) -> int | None:
     at rest commits past transaction markers within seconds, so a drained group shows 0."""
     admin = open_admin(platform)
     name = topic_name(platform.topic_prefix, topic)
-    metadata = _metadata(admin)
+    metadata = admin.metadata()
     if name not in metadata.topics:
         return None
     ends = end_offsets(admin, name, len(metadata.topics[name].partitions))
@@ -237,17 +253,3 @@ def group_lag(platform: Platform, group: str, topic: str) -> int | None:
     if not done:
         return None
     return sum(max(0, end - done.get((name, p), 0)) for p, end in enumerate(ends))
-
-
-def _metadata(admin: AdminClient) -> Any:
-    try:
-        return admin.list_topics(timeout=_TIMEOUT_SECONDS)
-    except KafkaException as error:
-        raise _translated(error, "Kafka does not answer") from error
-
-
-def _translated(error: KafkaException, what: str) -> Exception:
-    cause = error.args[0]
-    if is_refused(cause):
-        return KafkaRefused(f"{what}: {cause.str()}. Check kafka_options (user, certificate, ACLs).")
-    return Retriable(f"{what}: {cause.str()}")

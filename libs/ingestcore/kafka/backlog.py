@@ -8,17 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException, TopicPartition
 
 from ingestcore.kafka import options
 from ingestcore.kafka.admin import committed, end_offsets, open_admin
+from ingestcore.kafka.clients import Admin, Reader
 from ingestcore.kafka.errors import raise_for
 from ingestcore.settings import Platform
 from ingestcore.stage import Gap, Retriable
 from ingestcore.topics import topic_name
 
-_TIMEOUT_SECONDS: Final = 20.0
 _LOOK_SECONDS: Final = 5.0
 """For the tails of all partitions; one that does not end in this time has an open transaction: work under way."""
 _TAIL_OFFSETS: Final = 2_000
@@ -60,19 +59,16 @@ def backlog(platform: Platform, groups: Mapping[str, str]) -> Backlog:
     return Backlog(waiting, ends)
 
 
-def _ends(admin: AdminClient, names: set[str]) -> dict[Place, int]:
-    try:
-        metadata: Any = admin.list_topics(timeout=_TIMEOUT_SECONDS)
-        missing = sorted(names - metadata.topics.keys())
-        if missing:
-            raise Retriable(f"topic {missing[0]} does not exist yet")
-        return {
-            (name, partition): end
-            for name in sorted(names)
-            for partition, end in enumerate(end_offsets(admin, name, len(metadata.topics[name].partitions)))
-        }
-    except KafkaException as error:
-        raise Retriable(f"the ends of the topics can't be read: {error.args[0].str()}") from error
+def _ends(admin: Admin, names: set[str]) -> dict[Place, int]:
+    metadata: Any = admin.metadata()
+    missing = sorted(names - metadata.topics.keys())
+    if missing:
+        raise Retriable(f"topic {missing[0]} does not exist yet")
+    return {
+        (name, partition): end
+        for name in sorted(names)
+        for partition, end in enumerate(end_offsets(admin, name, len(metadata.topics[name].partitions)))
+    }
 
 
 def _last_records(platform: Platform, starts: Mapping[Place, int], ends: Mapping[Place, int]) -> dict[Place, int]:
@@ -82,15 +78,14 @@ def _last_records(platform: Platform, starts: Mapping[Place, int], ends: Mapping
         return {}
     found = dict(starts)
     open_places = set(starts)
-    reader = Consumer(options.consumer(platform, platform.group("reading")))
+    reader = Reader(options.consumer(platform, platform.group("reading")))
     try:
         reader.assign([TopicPartition(name, partition, offset) for (name, partition), offset in starts.items()])
         deadline = time.monotonic() + _LOOK_SECONDS
         while open_places and time.monotonic() < deadline:
             for message in reader.consume(500, 0.1):
-                problem = message.error()
-                if problem is not None:
-                    raise_for(problem)
+                if message.error() is not None:
+                    raise_for(message)
                     continue
                 place = (message.topic() or "", message.partition() or 0)
                 found[place] = (message.offset() or 0) + 1
@@ -100,7 +95,7 @@ def _last_records(platform: Platform, starts: Mapping[Place, int], ends: Mapping
     except Gap:
         return {}
     except KafkaException as error:
-        raise Retriable(f"the ends of the topics can't be read: {error.args[0].str()}") from error
+        raise reader.heard.silence("the ends of the topics can't be read", error.args[0].str()) from error
     finally:
         reader.close()
     return {place: offset for place, offset in found.items() if place not in open_places}

@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from ingestcore.kafka import options
 from ingestcore.kafka.bounded import Stuck, within
-from ingestcore.kafka.errors import Rebalanced, raise_for
+from ingestcore.kafka.clients import Reader
+from ingestcore.kafka.errors import Rebalanced, meaning, raise_for
 from ingestcore.settings import Platform
-from ingestcore.stage import Gap, Retriable
+from ingestcore.stage import Gap
 
 log = structlog.get_logger(__name__)
 
@@ -57,9 +58,8 @@ class GroupMember:
         self.membership: Any = None
         """Group metadata captured with the records held now."""
         self._focused: int | None = None
-        self._away_since: float | None = None
         self._asked_at = 0.0
-        self._consumer = Consumer({**options.group_member(platform, group), "error_cb": self._on_error})
+        self._consumer = Reader(options.group_member(platform, group))
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
 
     # -- callbacks: they run inside consume() and poll()
@@ -85,14 +85,14 @@ class GroupMember:
         self._consumer.incremental_unassign(parts)
 
     def _locate(self, parts: Sequence[TopicPartition]) -> list[TopicPartition]:
-        """Committed offsets -> where to read. Raises Gap, Retriable."""
+        """Committed offsets -> where to read. Raises Gap, Retriable, KafkaRefused."""
         where: list[TopicPartition] = []
         if not parts:
             return where
         try:
             for t in self._consumer.committed(list(parts), self._patience_seconds):
                 if t.error is not None:
-                    raise Retriable(f"{t.topic}[{t.partition}]: {t.error.str()}")
+                    raise meaning(t.error, f"the group's offset of {t.topic}[{t.partition}]")
                 low, high = self._consumer.get_watermark_offsets(t, timeout=_LOOKUP_SECONDS)
                 start = t.offset if t.offset >= 0 else 0
                 if not low <= start <= high:
@@ -105,27 +105,24 @@ class GroupMember:
                 self._located(t.partition, t.offset, t.metadata or "")
                 where.append(TopicPartition(t.topic, t.partition, start))
         except KafkaException as error:
-            raise Retriable(f"the group's offsets can't be read: {error.args[0].str()}") from error
+            raise self._consumer.why(error, "the group's offsets can't be read") from error
         return where
-
-    def _on_error(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN and self._away_since is None:
-            self._away_since = time.monotonic()
 
     # -- reading
     def away(self) -> str:
         """-> a sentence when no broker answers, else "". Asks the broker at most once a second."""
-        if self._away_since is None:
+        heard = self._consumer.heard
+        if not heard.down:
             return ""
         if time.monotonic() - self._asked_at > 1:
             self._asked_at = time.monotonic()
             try:
                 self._consumer.list_topics(self._topic, timeout=0.5)
-                self._away_since = None
+                heard.clear()
                 return ""
             except KafkaException:
                 pass
-        return "no Kafka broker answers; going on when one does"
+        return str(heard.silence("no Kafka broker answers", "going on when one does"))
 
     def owned(self) -> list[int]:
         return sorted(t.partition for t in self._consumer.assignment())
@@ -147,14 +144,15 @@ class GroupMember:
             raise self._failure
         records = []
         for message in messages:
-            problem = message.error()
-            if problem is None:
+            if message.error() is None:
                 records.append(message)
             else:
-                raise_for(problem)
+                raise_for(message)
         foreign = bool(records) and (before != after or generation(after) < 0)
         if self.moved or foreign or (holding and after != self.membership):
             raise Rebalanced("the group moved")
+        if records:
+            self._consumer.heard.clear()
         if records or (not holding and generation(after) >= 0):
             self.membership = after
         return records

@@ -6,16 +6,17 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import zip_longest
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from ingestcore.kafka import options
 from ingestcore.kafka.admin import open_admin
+from ingestcore.kafka.clients import Reader
 from ingestcore.kafka.errors import raise_for
 from ingestcore.kafka.reading import as_input
 from ingestcore.kafka.sweep import Bounds, Place, sweep
 from ingestcore.settings import Platform
-from ingestcore.stage import Input, Retriable
+from ingestcore.stage import Input
 from ingestcore.topics import topic_name
 
 _TIMEOUT_SECONDS: Final = 20.0
@@ -38,7 +39,7 @@ def first_after(platform: Platform, places: Mapping[Place, Bounds], timestamp_ms
         futures = admin.list_offsets({TopicPartition(*place): spec for place in full}, request_timeout=_TIMEOUT_SECONDS)
         found = {full[at.topic, at.partition]: f.result(_TIMEOUT_SECONDS).offset for at, f in futures.items()}
     except KafkaException as error:
-        raise Retriable(f"Kafka does not say which offsets a time has: {error.args[0].str()}") from error
+        raise admin.failed(error, "Kafka does not say which offsets a time has") from error
     return {place: offset if offset >= 0 else places[place].end for place, offset in found.items()}
 
 
@@ -47,21 +48,20 @@ def follow(platform: Platform, starts: Mapping[Place, int]) -> Iterator[Input | 
     waited for. Raises Gap: an offset is gone; Retriable."""
     full = {(topic_name(platform.topic_prefix, topic), number): topic for topic, number in starts}
     at = {(topic_name(platform.topic_prefix, topic), number): offset for (topic, number), offset in starts.items()}
-    reader = Consumer(options.consumer(platform, platform.group("reading")))
+    reader = Reader(options.consumer(platform, platform.group("reading")))
     try:
         reader.assign([TopicPartition(*place, offset) for place, offset in at.items()])
         while True:
             messages = reader.consume(_BATCH, _LOOK_SECONDS)
             for message in messages:
-                problem = message.error()
-                if problem is not None:
-                    raise_for(problem)
+                if message.error() is not None:
+                    raise_for(message)
                 else:
                     yield as_input(message, full[message.topic() or "", message.partition() or 0], any_format=True)
             if not messages:
                 yield None
     except KafkaException as error:
-        raise Retriable(f"Kafka does not answer: {error.args[0].str()}") from error
+        raise reader.heard.silence("Kafka does not answer", error.args[0].str()) from error
     finally:
         reader.close()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, Message, TopicPartition
 
 from ingestcore.kafka import options
+from ingestcore.kafka.clients import Reader
 from ingestcore.kafka.errors import raise_for
 from ingestcore.settings import Platform
 from ingestcore.stage import At, Gap, Input, NewerFormat, Retriable
@@ -44,29 +45,29 @@ class Reading:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
 
-    def _consumer(self, isolation: str) -> Consumer:
+    def _reader(self, isolation: str) -> Reader:
         group = self._platform.group("reading")
-        return Consumer(options.consumer(self._platform, group, **{"isolation.level": isolation}))
+        return Reader(options.consumer(self._platform, group, **{"isolation.level": isolation}))
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """-> (log start, read-uncommitted end). A read-committed client's own end stops behind open transactions."""
-        probe = self._consumer("read_uncommitted")
+        probe = self._reader("read_uncommitted")
         try:
             at = TopicPartition(topic_name(self._platform.topic_prefix, topic), partition)
             low, high = probe.get_watermark_offsets(at, timeout=20)
             return low, high
         except KafkaException as error:
-            raise Retriable(f"{topic}[{partition}]: its ends can't be read: {error.args[0].str()}") from error
+            raise probe.failed(error, f"the ends of {topic}[{partition}] can't be read") from error
         finally:
             probe.close()
 
     def partitions(self, topic: str) -> int:
         name = topic_name(self._platform.topic_prefix, topic)
-        probe = self._consumer("read_committed")
+        probe = self._reader("read_committed")
         try:
             found = probe.list_topics(name, timeout=20).topics[name].partitions
         except KafkaException as error:
-            raise Retriable(f"{name} can't be described: {error.args[0].str()}") from error
+            raise probe.failed(error, f"{name} can't be described") from error
         finally:
             probe.close()
         if not found:
@@ -88,22 +89,21 @@ class Reading:
         if start >= end:
             return
         name = topic_name(self._platform.topic_prefix, topic)
-        reader = self._consumer("read_committed")
+        reader = self._reader("read_committed")
         try:
             reader.assign([TopicPartition(name, partition, start if start else OFFSET_BEGINNING)])
             here, moved = -1, time.monotonic()
             while here < end:
                 for message in reader.consume(_BATCH, 0.2):
-                    problem = message.error()
-                    if problem is not None:
-                        raise_for(problem)
+                    if message.error() is not None:
+                        raise_for(message)
                     elif (message.offset() or 0) < end:
                         yield as_input(message, topic)
                 position = reader.position([TopicPartition(name, partition)])[0].offset
                 if position > here:
                     here, moved = position, time.monotonic()
                 elif time.monotonic() - moved > _STALL_SECONDS:
-                    raise Retriable(f"{topic}[{partition}]: no progress at {here} of {end}")
+                    raise reader.heard.silence(f"reading {topic}[{partition}]", f"no progress at {here} of {end}")
         finally:
             reader.close()
 

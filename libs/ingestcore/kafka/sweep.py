@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from ingestcore.kafka import options
 from ingestcore.kafka.admin import end_offsets, open_admin
+from ingestcore.kafka.clients import Admin, Reader
 from ingestcore.kafka.errors import raise_for
 from ingestcore.kafka.reading import as_input
 from ingestcore.settings import Platform
@@ -39,7 +40,7 @@ def bounds(platform: Platform, *topics: str) -> dict[Place, Bounds]:
     admin = open_admin(platform)
     found: dict[Place, Bounds] = {}
     try:
-        metadata: Any = admin.list_topics(timeout=_TIMEOUT_SECONDS)
+        metadata: Any = admin.metadata()
         for topic in topics:
             name = topic_name(platform.topic_prefix, topic)
             if name not in metadata.topics:
@@ -48,7 +49,7 @@ def bounds(platform: Platform, *topics: str) -> dict[Place, Bounds]:
             starts, ends = _starts(admin, name, count), end_offsets(admin, name, count)
             found |= {(topic, p): Bounds(starts[p], ends[p]) for p in range(count)}
     except KafkaException as error:
-        raise Retriable(f"Kafka does not answer: {error.args[0].str()}") from error
+        raise admin.failed(error, "the ends of the topics can't be read") from error
     return found
 
 
@@ -67,16 +68,15 @@ def sweep(
     left = {(topic_name(platform.topic_prefix, t), p): b.end for (t, p), b in within.items() if b.end > b.start}
     if not left:
         return
-    reader = Consumer(options.consumer(platform, platform.group("reading"), **(client_options or {})))
+    reader = Reader(options.consumer(platform, platform.group("reading"), **(client_options or {})))
     try:
         starts = {(topic_name(platform.topic_prefix, t), p): b.start for (t, p), b in within.items()}
         reader.assign([TopicPartition(name, p, starts[name, p]) for name, p in left])
         passed, moved = -1, time.monotonic()
         while left:
             for message in reader.consume(_BATCH, 0.1):
-                problem = message.error()
-                if problem is not None:
-                    raise_for(problem)
+                if message.error() is not None:
+                    raise_for(message)
                     continue
                 place = (message.topic() or "", message.partition() or 0)
                 if (message.offset() or 0) < left.get(place, 0):
@@ -88,14 +88,14 @@ def sweep(
             if total != passed:
                 passed, moved = total, time.monotonic()
             elif time.monotonic() - moved > _STALL_SECONDS:
-                raise Retriable(f"no progress: the ends of {sorted(left)} are not reached")
+                raise reader.heard.silence("no progress", f"the ends of {sorted(left)} are not reached")
     except KafkaException as error:
-        raise Retriable(f"Kafka does not answer: {error.args[0].str()}") from error
+        raise reader.heard.silence("Kafka does not answer", error.args[0].str()) from error
     finally:
         reader.close()
 
 
-def _starts(admin: AdminClient, name: str, partitions: int) -> list[int]:
+def _starts(admin: Admin, name: str, partitions: int) -> list[int]:
     wanted = {TopicPartition(name, p): OffsetSpec.earliest() for p in range(partitions)}  # type: ignore[no-untyped-call]
     futures = admin.list_offsets(wanted, request_timeout=_TIMEOUT_SECONDS)
     found = {tp.partition: int(future.result(_TIMEOUT_SECONDS).offset) for tp, future in futures.items()}

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
-from confluent_kafka import KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from ingestcore.kafka import options
+from ingestcore.kafka.admin import unwritable
 from ingestcore.kafka.bounded import Stuck, within
-from ingestcore.kafka.errors import KafkaRefused, UnknownOutcome, error_of, is_fenced, is_refused
+from ingestcore.kafka.clients import Writer
+from ingestcore.kafka.errors import UnknownOutcome, error_of, is_fenced, is_refused, meaning, refused
 from ingestcore.settings import Platform
-from ingestcore.stage import Fenced, Retriable
+from ingestcore.stage import Fenced, OperatorNeeded, Retriable
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -29,17 +31,20 @@ class Transactions:
 
     def __init__(self, platform: Platform, transactional_id: str) -> None:
         self._options = options.producer(platform, transactional_id)
-        self._id = transactional_id
+        self._platform, self._id = platform, transactional_id
         self._timeout_seconds = platform.transaction_timeout_ms / 1000
         self._patience_seconds = self._timeout_seconds + 15
         self._begun: float | None = None
+        self._refused: Exception | None = None
+        self._written: set[str] = set()
+        """Full names of the topics this process writes to."""
         self._pending: dict[tuple[str, int], list[tuple[int, int]]] = {}
         self.produced: dict[tuple[str, int], Sequence[tuple[int, int]]] = {}
         """By full topic name and partition: offset and broker time (ms) of each message of the last committed
         transaction that had any there, in order."""
         self.broken = True
         """There is no producer, or the outcome of its last commit is unknown, or it is fenced: `abort` makes one."""
-        self._producer: Producer | None = None
+        self._producer: Writer | None = None
 
     @property
     def open(self) -> bool:
@@ -50,20 +55,17 @@ class Transactions:
         Raises Retriable: broker away; KafkaRefused."""
         self._begun = None
         self._pending.clear()
-        producer = Producer(self._options)
+        producer = Writer(self._options)
         try:
             patience = self._patience_seconds
             within(patience + _GRACE_SECONDS, lambda: producer.init_transactions(patience), "init_transactions")
         except Stuck as error:
             raise Retriable(f"no transactional producer {self._id}: {error}") from error
         except KafkaException as error:
-            cause = error_of(error)
-            if is_refused(cause):
-                raise KafkaRefused(f"Kafka refuses this producer: {cause.str()}") from error
-            raise Retriable(f"no transactional producer {self._id}: {cause.str()}") from error
+            raise producer.failed(error, f"no transactional producer {self._id}") from error
         self._producer, self.broken = producer, False
 
-    def _ready(self) -> Producer:
+    def _ready(self) -> Writer:
         if self.broken:
             self.connect()
         assert self._producer is not None
@@ -75,8 +77,10 @@ class Transactions:
     def send(
         self, topic: str, value: bytes | None, *, key: bytes | None, partition: int | None, headers: Mapping[str, str]
     ) -> None:
-        """Produce inside the transaction, which is begun when none is open. Raises KafkaException, Retriable."""
+        """Produce inside the transaction, which is begun when none is open. Raises KafkaException, KafkaRefused,
+        Retriable."""
         producer = self._ready()
+        self._written.add(topic)
         where: dict[str, Any] = {} if partition is None else {"partition": partition}
         while True:
             try:
@@ -86,6 +90,29 @@ class Transactions:
                 return
             except BufferError:
                 producer.poll(_FULL_QUEUE_WAIT_SECONDS)
+            except KafkaException as error:
+                raise self._first_failure(producer) or error from error
+
+    def _first_failure(self, producer: Writer) -> Exception | None:
+        """A transaction that has failed takes no message and does not say why. Beginning another one is no more
+        possible, but says what went wrong first."""
+        try:
+            producer.begin_transaction()
+        except KafkaException as first:
+            cause = error_of(first)
+            if is_refused(cause):
+                self._refused = self._what_is_refused(cause)
+        return self._refused
+
+    def _what_is_refused(self, cause: KafkaError) -> Exception:
+        """The broker does not say which topic."""
+        if cause.code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            return meaning(cause, f"a transaction of {self._id}")
+        try:
+            topics = unwritable(self._platform, self._written) or sorted(self._written)
+        except (Retriable, OperatorNeeded):
+            topics = sorted(self._written)
+        return refused(cause.code(), f"no right to write to {', '.join(topics)}: Topic authorization failed")
 
     def _delivered(self, error: object, message: Message) -> None:
         if error is None:
@@ -100,7 +127,7 @@ class Transactions:
     def commit(self, offsets: Mapping[tuple[str, int], tuple[int, str]], membership: Any) -> None:
         """Commit what was produced with the offsets, (full topic name, partition) -> (offset, metadata).
 
-        Raises KafkaException: abort; UnknownOutcome: rebuild; Fenced: another process took this id.
+        Raises KafkaException, KafkaRefused: abort; UnknownOutcome: rebuild; Fenced: another process took this id.
         """
         producer = self._ready()
         producer.flush(self._timeout_seconds)
@@ -112,6 +139,7 @@ class Transactions:
         self._until_done(lambda: producer.commit_transaction(_CALL_SECONDS), "commit_transaction")
         self._begun = None
         self.produced |= {place: sorted(written) for place, written in self._pending.items()}
+        producer.heard.clear()
         self._pending.clear()
 
     def _until_done(self, call: Callable[[], T], what: str) -> T:
@@ -126,6 +154,10 @@ class Transactions:
             except KafkaException as error:
                 cause = error_of(error)
                 self._raise_if_fenced(error)
+                if is_refused(cause):
+                    self.broken = self.broken or cause.fatal()
+                    self._refused = self._what_is_refused(cause)
+                    raise self._refused from error
                 if cause.txn_requires_abort():
                     raise
                 if not cause.retriable() or cause.fatal() or time.monotonic() > deadline:
@@ -147,8 +179,11 @@ class Transactions:
             self.broken = True
 
     def abort(self) -> None:
-        """Give up what is open. Raises Retriable: broker away (call again); Fenced."""
+        """Give up what is open. Raises Retriable: broker away (call again); KafkaRefused; Fenced."""
         self._pending.clear()
+        # A transaction whose first message was refused does not exist at the broker, which takes ending it for a crime.
+        self.broken = self.broken or self._refused is not None
+        self._refused = None
         if self.open and not self.broken and self._producer is not None:
             try:
                 producer = self._producer

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -36,13 +37,25 @@ def configure(level: str, form: str, **always: Any) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast(TextIO, _Unfailing())),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     # It warns of credentials that can't be renewed with a traceback; the store says it in a sentence.
     logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
     structlog.contextvars.bind_contextvars(**always)
+
+
+class _Unfailing:
+    """Standard error. A line that can't be written (a full disk) is lost; what it told of must go on."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 def _error_type(_: Any, __: str, event: Any) -> Any:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 import structlog
 from confluent_kafka import KafkaException
 
-from ingestcore.kafka.errors import Rebalanced, error_of
+from ingestcore.kafka.errors import KafkaRefused, Rebalanced
 from ingestcore.kafka.group import GroupMember
 from ingestcore.kafka.reading import as_input
 from ingestcore.kafka.transactions import Transactions
@@ -42,6 +42,7 @@ from ingestcore.runtime.recording import (
 )
 from ingestcore.runtime.spans import Spans
 from ingestcore.runtime.trials import DEATHS, Trials, Way
+from ingestcore.runtime.trouble import in_words
 from ingestcore.settings import Platform
 from ingestcore.stage import (
     At,
@@ -66,6 +67,7 @@ _IDLE_WAIT_SECONDS = 0.2
 _BUSY_WAIT_SECONDS = 0.01
 _POLL_EVERY_SECONDS = 0.5
 _REST_SECONDS = 1.0
+_QUIET_SECONDS = 5.0
 _FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 0.1, 10.0
 _FATAL = (Unbalanced, Gap, Fenced, NewerFormat)
 _NOT_THE_INPUTS_FAULT = (Retriable, OperatorNeeded, KafkaException, OSError, MemoryError)
@@ -105,6 +107,11 @@ class StageRunner:
         self._topic_ids: dict[str, str] = {}
         self._dlq_partitions = 0
         self._polled_at = self._rested_at = 0.0
+        self._troubled_at = -math.inf
+        """When something was last waited for. It is over when a commit takes inputs along, or when nothing has gone
+        wrong for a while with nothing to do."""
+        self._sound, self._began_at = False, time.monotonic()
+        """Sound: it has been well for once, so what the broker refuses from then on is waited out."""
         # The first turn makes the producer, which fences an elder process of the same replica id.
         self._needs_rollback = True
         self._forget_held()
@@ -138,7 +145,7 @@ class StageRunner:
 
     # -- the loop
     def run(self) -> None:
-        """Until stopped, then drain. Raises Unbalanced, Gap, Fenced, NewerFormat."""
+        """Until stopped, then drain. Raises Unbalanced, Gap, Fenced, NewerFormat; KafkaRefused: from the very start."""
         backoff = _FIRST_BACKOFF_SECONDS
         while not self._stop.is_set():
             try:
@@ -158,6 +165,9 @@ class StageRunner:
                 self._spans.rolled_back(str(error))
                 self._needs_rollback = True
             except Exception as error:
+                if isinstance(error, KafkaRefused) and not self._sound:
+                    self._abandon(error)
+                    raise
                 self._suspect(error)
                 self._needs_rollback = True
                 self._gauges.failed(error)
@@ -190,10 +200,11 @@ class StageRunner:
     def _suspect(self, error: Exception) -> None:
         """Say what is awaited, or note which input may be at fault."""
         if isinstance(error, _NOT_THE_INPUTS_FAULT):
-            text = error_of(error).str() if isinstance(error, KafkaException) else str(error)
+            text = in_words(error, self._platform.state_dir)
             if isinstance(error, KafkaException):
                 log.info("rolling back", reason=text)
             else:
+                self._troubled_at = time.monotonic()
                 self._health.waiting(text)
             return
         alone = self._isolation.alone and len(self._held) <= 1
@@ -211,7 +222,7 @@ class StageRunner:
     def _wait(self, seconds: float) -> None:
         try:
             self._member.idle(seconds, self._stop.is_set)
-        except (Retriable, KafkaException) as error:
+        except (Retriable, OperatorNeeded, KafkaException) as error:
             log.debug("while waiting", error=str(error))
             self._stop.wait(seconds)
 
@@ -224,7 +235,6 @@ class StageRunner:
         careful = self._end_of_trial() or careful
         if due or careful or self._size_bytes >= self._platform.commit_bytes:
             self._commit(final=careful)
-            self._health.ready()
         self._tx.poll()
         if not (self._held or self._queue or self._aside or self._later):
             self._at_rest()
@@ -252,10 +262,19 @@ class StageRunner:
         """Nothing to do: say whether that is because Kafka is away."""
         away = self._member.away()
         if away:
+            self._troubled_at = time.monotonic()
             self._health.waiting(away)
         elif self._topic_ids:
-            self._health.ready()
             self._pass_markers()
+            now = time.monotonic()
+            joined = self._member.membership is not None
+            self._sound = self._sound or (joined and now - self._began_at > _QUIET_SECONDS)
+            if now - self._troubled_at > _QUIET_SECONDS:
+                self._is_well()
+
+    def _is_well(self) -> None:
+        self._troubled_at = -math.inf
+        self._health.ready()
 
     def _pass_markers(self) -> None:
         """Commit past the transaction markers behind the last record, so that a drained group shows no lag."""
@@ -438,6 +457,7 @@ class StageRunner:
         self._trials.before_commit()
         offsets = self._progress.commit() if self._member.membership is not None else {}
         if offsets or self._tx.open:
+            advanced = bool(self._finished or self._book.inputs())
             named = {(self._input_topic, p): where for (_, p), where in offsets.items()}
             self._tx.commit(named, self._member.membership)
             self._stage.committed()
@@ -446,6 +466,9 @@ class StageRunner:
             self._after_commit()
             now = time.monotonic()
             self._gauges.committed(now - since, now - started, self._held.values())
+            if advanced:
+                self._sound = True
+                self._is_well()
         self._size_bytes, self._since = 0, (time.monotonic() if self._held else None)
         self._book.clear()
 
@@ -513,7 +536,8 @@ class StageRunner:
         self._dlq_partitions = self._dlq_partitions or self._topics.partitions("dlq")
         self._stage.assigned(fresh)
         self._member.fresh -= set(fresh)
-        self._health.ready()
+        if self._troubled_at == -math.inf:
+            self._health.ready()
 
     # -- the end
     def _drain(self) -> None:
@@ -541,9 +565,11 @@ class StageRunner:
         self._close_jobs()
         self._progress.rewind()
         self._trials.withdraw()
+        offsets = self._progress.commit() if self._member.membership is not None else {}
+        if not (offsets or self._tx.open):
+            return
         try:
             self._tx.abort()
-            offsets = self._progress.commit() if self._member.membership is not None else {}
             if offsets:
                 named = {(self._input_topic, p): where for (_, p), where in offsets.items()}
                 self._tx.commit(named, self._member.membership)

@@ -26,6 +26,7 @@ from ingestcore.observe.metrics import Metrics
 from ingestcore.observe.traces import Tracing, open_tracing
 from ingestcore.runtime.service import Context, Service, discover
 from ingestcore.runtime.spans import OtelSpans, Spans
+from ingestcore.runtime.trouble import in_words, is_full, no_room
 from ingestcore.settings import Platform, replica_of
 from ingestcore.stage import Fenced, Gap, NewerFormat, OperatorNeeded, Retriable, Stateless, Unbalanced
 from ingestcore.stores.objects import ObjectStore, Unavailable
@@ -33,6 +34,8 @@ from ingestcore.topics import topic_name
 
 log = structlog.get_logger(__name__)
 
+EXIT_FAILED = 1
+"""It did not work this time: worth another start."""
 EXIT_CONFIGURATION = 2
 """Only an operator can mend it: not worth a restart."""
 EXIT_STOPPED = 3
@@ -52,24 +55,35 @@ class Misconfigured(OperatorNeeded):
 def run_service(
     name: str, *, replica: str | None = None, instance: str | None = None, overrides: Mapping[str, str] | None = None
 ) -> int:
-    """Run one service until SIGTERM or SIGINT. -> exit code.
+    """Run the service of this name until SIGTERM or SIGINT. -> exit code.
 
     name       a service, or two joined by `+`: the second takes what the first emits, without the topic between them
     instance   the sink, for services that run once per sink
     overrides  settings as environment variables, which win over the environment
     """
     os.environ.update(overrides or {})
+    try:
+        service, inner = _find(name, instance)
+    except Misconfigured as error:
+        print(f"ingest {name}: {error}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    return serve(service, inner, replica=replica, instance=instance)
+
+
+def serve(
+    service: Service, inner: Service | None = None, *, replica: str | None = None, instance: str | None = None
+) -> int:
+    """`run_service` of a service at hand; `inner` takes what it emits."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        service, inner = _find(name, instance)
         platform = _settings(Platform, replica=replica or replica_of())
         settings = _settings(service.settings)
         who = instance or service.name
         logs.configure(platform.log_level, platform.log_format, service=who, replica=platform.replica)
     except (OperatorNeeded, ValueError) as error:
-        print(f"ingest {name}: {error}", file=sys.stderr)
+        print(f"ingest {service.name}: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
     health, metrics = Health(drain=platform.start_drained), Metrics(platform.metrics_label_sets)
     try:
@@ -86,6 +100,8 @@ def run_service(
         return _fail(health, f"{type(error).__name__}: {error}", EXIT_STOPPED)
     except Fenced as error:
         return _fail(health, str(error), EXIT_FENCED)
+    except OSError as error:
+        return _fail(health, in_words(error, platform.state_dir), EXIT_FAILED)
 
 
 def _find(name: str, instance: str | None) -> tuple[Service, Service | None]:
@@ -125,11 +141,15 @@ def _serve_admin(platform: Platform, answers: admin.OneService) -> None:
         )
     run_file = os.environ.get("INGEST_RUN_FILE")
     if run_file:
-        path = Path(run_file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(orjson.dumps({"pid": os.getpid(), "port": server.server_port}))
-        temporary.replace(path)
+        _tell(Path(run_file), server.server_port)
+
+
+def _tell(run_file: Path, port: int) -> None:
+    """Raises OSError."""
+    run_file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = run_file.with_suffix(".tmp")
+    temporary.write_bytes(orjson.dumps({"pid": os.getpid(), "port": port}))
+    temporary.replace(run_file)
 
 
 def _fail(health: Health, message: str, code: int) -> int:
@@ -161,9 +181,9 @@ class _Process:
         from ingestcore.kafka.transactions import Transactions
         from ingestcore.runtime.access import Topics
 
-        state = self._own_state_folder()
         follower = Follower(self._platform, os.environ)
         try:
+            state = self._when_ready(self._own_state_folder)
             self._when_ready(self._check_topics)
             specs = self._when_ready(follower.start)
             consumes = self._when_ready(lambda: self._input_topic(specs))
@@ -266,8 +286,15 @@ class _Process:
         from ingestcore.stores.temp import sweep
 
         folder = self._platform.state_dir / f"{self._instance}-{self._platform.replica}"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(folder / ".lock", "w")  # noqa: SIM115 - held for as long as the process lives
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = open(folder / ".lock", "w")  # noqa: SIM115 - held for as long as the process lives
+        except OSError as error:
+            if is_full(error):
+                raise no_room(error, folder) from error
+            raise Misconfigured(
+                f"{folder}: {error.strerror}: mend it, or name another folder (INGEST_STATE_DIR)"
+            ) from error
         deadline = time.monotonic() + 5
         while True:
             try:

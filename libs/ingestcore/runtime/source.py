@@ -18,7 +18,6 @@ from confluent_kafka import KafkaException
 
 from ingestcore.datasets.names import DEFAULT_TENANT
 from ingestcore.datasets.registry import Registry
-from ingestcore.kafka.errors import error_of
 from ingestcore.kafka.transactions import Transactions
 from ingestcore.messages.moments import iso_utc
 from ingestcore.observe.health import Health
@@ -27,6 +26,7 @@ from ingestcore.runtime.gauges import StageGauges
 from ingestcore.runtime.recording import emitted, headers
 from ingestcore.runtime.service import OpenSource
 from ingestcore.runtime.spans import Spans
+from ingestcore.runtime.trouble import in_words
 from ingestcore.settings import Platform
 from ingestcore.stage import Fenced, OperatorNeeded, Retriable, Source, Step, check
 from ingestcore.topics import topic_name
@@ -148,7 +148,7 @@ class _Running:
     def waits(self) -> str:
         """-> what keeps it from its work, or "". Standing by while another replica acts is no waiting."""
         own = self._source.status()
-        return self.waiting_for or (str(own.get("waiting", "")) if own.get("lease") else "")
+        return self.waiting_for or ("" if own.get("standing_by") else str(own.get("waiting", "")))
 
     def status(self) -> Mapping[str, Any]:
         return {"waiting_for": self.waiting_for} | dict(self._source.status())
@@ -176,11 +176,11 @@ class _Running:
             close()  # a source may have a lease to give up and progress to tell
 
     def _say(self, error: Exception) -> None:
-        text = error_of(error).str() if isinstance(error, KafkaException) else str(error)
+        text = in_words(error, self._platform.state_dir)
         if text == self.waiting_for:
             return
         self.waiting_for = text
-        if isinstance(error, Retriable | KafkaException | OSError):
+        if isinstance(error, Retriable | OperatorNeeded | KafkaException | OSError):
             log.warning("source waits", reason=text)
         elif isinstance(error, Fenced):
             log.warning("another instance took this source over", reason=text)
@@ -191,7 +191,7 @@ class _Running:
     def _give_up_transaction(self) -> None:
         try:
             self._tx.abort()
-        except (Retriable, Fenced, KafkaException) as error:
+        except (Retriable, OperatorNeeded, Fenced, KafkaException) as error:
             self._tx.broken = True
             log.debug("abort failed", error=str(error))
 

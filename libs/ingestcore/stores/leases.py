@@ -10,6 +10,7 @@ script may be sent twice: an answer that got lost is no harm. Nothing here needs
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -21,6 +22,7 @@ from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from ingestcore.stage import Retriable
+from ingestcore.stores.objects import Refused
 
 ANSWER_SECONDS: Final = 5.0
 """A Redis that takes longer is treated as away; the caller waits and asks again."""
@@ -110,7 +112,8 @@ class Grant:
 
 
 class Leases(Protocol):
-    """What a source needs of the lease store. Every method raises Retriable while it is away."""
+    """What a source needs of the lease store. Every method raises Retriable while it is away, Refused while it wants
+    other credentials."""
 
     def acquire(self, name: str, holder: str, seconds: float, above: int) -> Grant:
         """-> the lease in force: ours if its holder is `holder`. A new fence is larger than `above`."""
@@ -135,16 +138,27 @@ class RedisLeases:
     """`Leases` in Redis. Thread-safe."""
 
     def __init__(self, url: str) -> None:
-        # Waiting is the caller's: a client that retries by itself hides that Redis is away.
-        self._client = redis.Redis.from_url(
-            url,
-            socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=15,
-        )
-        place = urlsplit(url)
-        self._where = f"Redis at {place.hostname or place.path}" + (f":{place.port}" if place.port else "")
+        """Raises Refused: that is no address of Redis."""
+        try:
+            # Waiting is the caller's: a client that retries by itself hides that Redis is away.
+            self._client = redis.Redis.from_url(
+                url,
+                socket_timeout=ANSWER_SECONDS,
+                socket_connect_timeout=ANSWER_SECONDS,
+                retry=Retry(NoBackoff(), 0),
+                health_check_interval=15,
+            )
+            place = urlsplit(url)
+            if "@" in place.path or place.netloc.count("@") > 1:
+                raise ValueError("a password with `@` or `/` in clear: half of it would pass for the host")
+            self._where = f"Redis at {place.hostname or place.path}" + (f":{place.port}" if place.port else "")
+            self._client.connection_pool.make_connection()  # options are looked at only now; nothing is sent
+        except (ValueError, TypeError, redis.RedisError):
+            # The reason may hold a piece of the password.
+            raise Refused(
+                "REDIS_URL is no address of Redis: write redis://user:password@host:port/0 (rediss:// for TLS, options "
+                "as in docs/security.md), special characters of the password as %XX"
+            ) from None
 
     def acquire(self, name: str, holder: str, seconds: float, above: int) -> Grant:
         value = self._run(_ACQUIRE, (f"lease:{name}", f"fence:{name}"), holder, _milliseconds(seconds), above)
@@ -183,14 +197,30 @@ class RedisLeases:
         except redis.RedisError as error:
             raise self._away(error) from error
 
-    def _away(self, error: redis.RedisError) -> Retriable:
-        if isinstance(error, redis.AuthenticationError | NoPermissionError):
-            return Retriable(f"{self._where} refuses these credentials: mend the user or password in REDIS_URL")
+    def _away(self, error: redis.RedisError) -> Exception:
+        if isinstance(error, redis.AuthenticationError):
+            return Refused(f"{self._where} refuses these credentials: mend the user or password in REDIS_URL")
+        if isinstance(error, NoPermissionError):
+            return Refused(
+                f"{self._where} does not let this user do what a lister needs: grant it the commands and keys of "
+                "docs/security.md (ACL SETUSER)"
+            )
+        if "CERTIFICATE" in str(error).upper() or "WRONG_VERSION_NUMBER" in str(error):
+            return Refused(
+                f"no TLS connection to {self._where} ({_tls_reason(error)}): check its certificate, and ssl_ca_certs, "
+                "ssl_certfile and ssl_keyfile in REDIS_URL"
+            )
         if isinstance(error, redis.TimeoutError):
             return Retriable(f"{self._where} does not answer within {ANSWER_SECONDS:g} s: waiting for it")
         if isinstance(error, redis.ConnectionError):
             return Retriable(f"{self._where} is away: waiting for it")
         return Retriable(f"{self._where} answers: {str(error).splitlines()[0]}: waiting for it")
+
+
+def _tls_reason(error: Exception) -> str:
+    """-> `certificate verify failed: certificate has expired`, out of OpenSSL's line."""
+    found = re.search(r"\[SSL: \w+\] (.*?)(?: \(_ssl|\.?$)", str(error))
+    return found[1] if found else "refused"
 
 
 def _milliseconds(seconds: float) -> int:

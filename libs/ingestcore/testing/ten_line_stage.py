@@ -1,10 +1,11 @@
 """A stage of ten lines as a process of its own, to show what the runtime gives any stage.
 
-    python -m ingestcore.testing.ten_line_stage REPLICA [freeze FILE]
+    python -m ingestcore.testing.ten_line_stage REPLICA [freeze FILE | service [reads FORMAT]]
 
 Reads `objects`, emits the value to `blocks`. A value of `poison` raises, one of `deadly` kills the process, one of
 `long N` takes N steps of 50 ms. With `freeze` the process stops itself once (SIGSTOP) with records in hand and touches
-FILE.
+FILE. With `service` it runs as a service does: settings, admin port, exit codes; `reads` lets it pass for a version
+that knows messages up to that format.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic_settings import BaseSettings
+
+from ingestcore.runtime.service import Service
 from ingestcore.stage import Emit, Fate, Input, Line, Origin, Stateless, Step
 
 ORIGIN = Origin("o", "default", "test", "test@1", "s3://test/o")
@@ -51,7 +55,26 @@ class Freezing(Copy):
         yield from super().process(input, resume)
 
 
+class NoSettings(BaseSettings):
+    """A copy has none."""
+
+
+SERVICE = Service("copy", "copies", NoSettings, lambda context: Copy(), "objects", ("blocks",))
+
+
 def main() -> None:
+    replica, *how = sys.argv[1:]
+    if how[:1] == ["service"]:
+        from ingestcore.kafka import reading
+        from ingestcore.runtime.process import serve
+
+        if how[1:2] == ["reads"]:
+            vars(reading)["FORMAT"] = int(how[2])
+        sys.exit(serve(SERVICE, replica=replica))
+    _run_bare(replica, how)
+
+
+def _run_bare(replica: str, how: list[str]) -> None:
     from ingestcore.kafka.transactions import Transactions
     from ingestcore.observe import logs
     from ingestcore.observe.health import Health
@@ -61,7 +84,6 @@ def main() -> None:
     from ingestcore.runtime.loop import StageRunner
     from ingestcore.settings import Platform
 
-    replica, *how = sys.argv[1:]
     platform = Platform(replica=replica)
     logs.configure("INFO", "console", replica=replica)
     stop = threading.Event()
