@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 import devstack
 from devstack.kafka import extra_properties
+from ingestcore.testing.own_servers import own_servers
 from ingestcore.testing.tls import HOST, Authority
 
 RIGHTS: Final = {
@@ -63,7 +64,8 @@ class SecuredKafka:
         certificate = self.authority.issue("broker")
         users = " ".join(f'user_{name}="{password}"' for name, password in (plain_users or {}).items())
         extra_properties(folder).write_text(_PROPERTIES.format(host=HOST, certificate=certificate, users=users))
-        self.stack = devstack.start(folder, servers=("kafka",))
+        with own_servers():
+            self.stack = devstack.start(folder, servers=("kafka",))
         ports = json.loads((folder / "stack.json").read_text())["ports"]["kafka"]
         self.plain, self.secure = self.stack.endpoints.kafka, f"{HOST}:{ports['secure']}"
         self._admin = AdminClient({"bootstrap.servers": self.plain})
