@@ -311,6 +311,7 @@ def test_two_replicas_never_both_act(
     assert len(set(bench.topic.terms)) == 1
     standing_by = [r for r in replicas if "listed by another replica" in r.source.status()["waiting"]]
     assert len(standing_by) == 1
+    assert [r.source.status()["standing_by"] for r in replicas] == [r in standing_by for r in replicas]
     for replica in replicas:
         replica.source.close()
 

@@ -71,8 +71,8 @@ def said(told: Row, adapters: dict[str, dict[str, object]], state: str = "normal
 
 
 def test_an_adapter_has_the_largest_lag_of_any_service_and_what_its_lister_says() -> None:
-    lister = {"lag_seconds": 3.0, "lease": "mine", "objects_listed": 7}
-    standby = {"lag_seconds": 1.0, "lease": "", "objects_listed": 0}
+    lister = {"lag_seconds": 3.0, "standing_by": False, "objects_listed": 7}
+    standby = {"lag_seconds": 1.0, "standing_by": True, "objects_listed": 0}
     found = merging.health(
         [
             said(row("s3-lister", replica="1"), {"s3-main": standby}),

@@ -129,7 +129,7 @@ def sources_of(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         except (OSError, ValueError):
             continue
         for name, told in adapters.items():
-            if name not in found or told.get("lease"):
+            if name not in found or not told.get("standing_by"):
                 found[name] = told
     return found
 

@@ -66,8 +66,8 @@ def _adapters(said: Iterable[Said]) -> dict[str, dict[str, Any]]:
             lag = float(told.get("lag_seconds") or 0.0)
             before = merged.setdefault(name, {"lag_seconds": 0.0, "lag_by_service": {}})
             before["lag_by_service"][label_of(one.row)] = lag
-            # Of two replicas of a lister, the one that holds the lease knows.
-            if set(told) > {"lag_seconds"} and (told.get("lease") or "lease" not in before):
+            # Of two replicas of a lister, the one that acts knows.
+            if set(told) > {"lag_seconds"} and (not told.get("standing_by") or "standing_by" not in before):
                 before |= {key: value for key, value in told.items() if key != "lag_seconds"}
             before["lag_seconds"] = max(before["lag_seconds"], lag)
     return merged

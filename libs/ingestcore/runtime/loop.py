@@ -194,6 +194,7 @@ class StageRunner:
 
     def _drain_is_over(self) -> bool:
         self._beat()
+        self._say_whether_away()
         self._health.in_flight(0, drained=True)
         return self._stop.is_set() or not self._health.asked_to_drain
 
@@ -260,17 +261,20 @@ class StageRunner:
 
     def _at_rest(self) -> None:
         """Nothing to do: say whether that is because Kafka is away."""
+        if self._say_whether_away() and self._topic_ids:
+            self._pass_markers()
+            joined = self._member.membership is not None
+            self._sound = self._sound or (joined and time.monotonic() - self._began_at > _QUIET_SECONDS)
+
+    def _say_whether_away(self) -> bool:
+        """-> is Kafka there, as far as is known?"""
         away = self._member.away()
         if away:
             self._troubled_at = time.monotonic()
             self._health.waiting(away)
-        elif self._topic_ids:
-            self._pass_markers()
-            now = time.monotonic()
-            joined = self._member.membership is not None
-            self._sound = self._sound or (joined and now - self._began_at > _QUIET_SECONDS)
-            if now - self._troubled_at > _QUIET_SECONDS:
-                self._is_well()
+        elif self._topic_ids and time.monotonic() - self._troubled_at > _QUIET_SECONDS:
+            self._is_well()
+        return not away
 
     def _is_well(self) -> None:
         self._troubled_at = -math.inf
