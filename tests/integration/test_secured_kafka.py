@@ -249,6 +249,7 @@ def test_a_user_that_may_not_join_the_group_is_told(kafka: SecuredKafka, copies:
 
 
 # -- while it runs
+@pytest.mark.long
 def test_a_permission_taken_away_is_waited_for(kafka: SecuredKafka, copies: Any) -> None:
     copy = copies("fickleuser")
     copy.start()
@@ -269,6 +270,7 @@ def test_a_permission_taken_away_is_waited_for(kafka: SecuredKafka, copies: Any)
     assert "Traceback" not in copy.told()
 
 
+@pytest.mark.long
 def test_an_expired_certificate_is_waited_for_and_said_once(kafka: SecuredKafka, copies: Any) -> None:
     copy = copies()
     copy.start()
@@ -295,6 +297,7 @@ def test_an_expired_certificate_is_waited_for_and_said_once(kafka: SecuredKafka,
     assert "Traceback" not in copy.told()
 
 
+@pytest.mark.long
 def test_a_new_password_is_waited_for(kafka: SecuredKafka, copies: Any, tmp_path: Path) -> None:
     """Changed at the broker first, then written into the file: the service goes on without a restart."""
     secret = tmp_path / "password"
