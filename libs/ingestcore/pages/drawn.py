@@ -125,6 +125,7 @@ DRAWN: Final[Mapping[str, Callable[[str], str]]] = {
     "docs/architecture.md": _regions(architecture),
     "docs/configuration.md": _regions(configuration),
     "docs/extending.md": _regions(extending),
+    "docs/troubleshooting.md": _regions(troubleshooting),
     "docs/metrics.md": _regions(metrics),
     "schemas/config-source.schema.json": _whole(lambda: spec_schema(SourceSpec, "source")),
     "schemas/config-sink.schema.json": _whole(lambda: spec_schema(SinkSpec, "sink")),
