@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import ssl
+import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping
@@ -95,8 +96,10 @@ class Heard:
             now = _completed(self._wanted)
             client = self.client and self.client()
             if client is not None and any(now.get(name) != self._config.get(name) for name in _CREDENTIALS):
-                client.set_sasl_credentials(*(now.get(name, "") for name in _CREDENTIALS))
                 self._config |= {name: now.get(name) for name in _CREDENTIALS}
+                # Not from here: this is a callback of the client, which ends the process when it is called from one.
+                given = tuple(now.get(name, "") for name in _CREDENTIALS)
+                threading.Thread(target=client.set_sasl_credentials, args=given, daemon=True).start()
 
     def silence(self, what: str, words: str) -> Exception:
         """-> KafkaRefused or Retriable: why `what` did not come about; `words`: what the call itself says."""
