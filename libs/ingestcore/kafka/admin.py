@@ -92,8 +92,8 @@ def create_topics(platform: Platform) -> list[str]:
         try:
             future.result(_TIMEOUT_SECONDS)
             made.append(name)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+        except (KafkaException, TimeoutError) as error:
+            if not (isinstance(error, KafkaException) and error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS):
                 raise admin.failed(error, f"topic {name} can't be created") from error
     if made:
         _await_leaders(platform)
@@ -118,7 +118,7 @@ def describe(platform: Platform) -> dict[str, TopicState]:
     admin = open_admin(platform)
     try:
         return _describe(platform, admin)
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         raise admin.failed(error, "topics can't be described") from error
 
 
@@ -189,7 +189,7 @@ def set_retention(platform: Platform, topic: str, retention_ms: int) -> None:
     admin = open_admin(platform)
     try:
         admin.incremental_alter_configs([resource])[resource].result(_TIMEOUT_SECONDS)
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         raise admin.failed(error, f"retention.ms of {name} can't be set to {retention_ms}") from error
 
 
@@ -200,7 +200,7 @@ def end_offsets(admin: Admin, name: str, partitions: int) -> tuple[int, ...]:
     )
     try:
         ends = {tp.partition: future.result(_TIMEOUT_SECONDS).offset for tp, future in futures.items()}
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         raise admin.failed(error, f"the ends of {name} can't be read") from error
     return tuple(ends[p] for p in range(partitions))
 
@@ -209,7 +209,7 @@ def topic_id(admin: Admin, name: str) -> str:
     """-> URL-safe id. Raises Retriable: missing or broker away."""
     try:
         found = admin.describe_topics(TopicCollection([name]))[name].result(_TIMEOUT_SECONDS)
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         raise admin.failed(error, f"topic {name} can't be described") from error
     return url_safe(found.topic_id)
 
@@ -223,7 +223,7 @@ def unwritable(platform: Platform, names: Iterable[str]) -> list[str]:
             name: future.result(_TIMEOUT_SECONDS)
             for name, future in admin.describe_topics(wanted, include_authorized_operations=True).items()
         }
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         raise admin.failed(error, "the rights of this user can't be read") from error
     return [name for name, topic in found.items() if AclOperation.WRITE not in (topic.authorized_operations or ())]
 
@@ -233,8 +233,8 @@ def committed(admin: Admin, group: str) -> dict[tuple[str, int], int]:
     request = [ConsumerGroupTopicPartitions(group)]
     try:
         result = admin.list_consumer_group_offsets(request)[group].result(_TIMEOUT_SECONDS)
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+    except (KafkaException, TimeoutError) as error:
+        if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return {}
         raise admin.failed(error, f"offsets of {group} can't be read") from error
     return {(tp.topic, tp.partition): tp.offset for tp in result.topic_partitions if tp.offset >= 0}

@@ -28,7 +28,7 @@ from ingestcore.stage import Retriable
 
 _UNTRUSTED: Final = "certificate verify failed"
 _HANDSHAKE: Final = "handshake failed"
-_SAID: Final = re.compile(r"^(?:\w+://)?(?P<address>[^\s/]+:\d+)/\w+: (?P<words>.*?)(?: \(after [^)]*\))?$", re.S)
+_SAID: Final = re.compile(r"^(?:\w+://)?(?P<address>[^\s/]+:\d+)/\w+: (?P<words>.*?)(?: \(after .*\))?$", re.S)
 _CREDENTIALS: Final = ("sasl.username", "sasl.password")
 _LOOK_SECONDS: Final = 3.0
 _METADATA_SECONDS: Final = 20.0
@@ -123,7 +123,7 @@ class _Hearing:
         self.heard = config["error_cb"]
         self.heard.client = weakref.ref(self)
 
-    def failed(self, error: KafkaException, what: str) -> Exception:
+    def failed(self, error: KafkaException | TimeoutError, what: str) -> Exception:
         """-> KafkaRefused or Retriable for a call that failed. Not for a reader that has partitions: it looks for error
         events first, and a record that waits before them would be lost."""
         client: Any = self
@@ -131,8 +131,10 @@ class _Hearing:
             client.poll(0)
         return self.why(error, what)
 
-    def why(self, error: KafkaException, what: str) -> Exception:
+    def why(self, error: KafkaException | TimeoutError, what: str) -> Exception:
         """-> the same of a client that is polled anyway."""
+        if isinstance(error, TimeoutError):
+            return self.heard.silence(what, "no answer in time")
         cause = error_of(error)
         return meaning(cause, what) if is_refused(cause) else self.heard.silence(what, cause.str())
 

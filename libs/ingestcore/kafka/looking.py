@@ -38,7 +38,7 @@ def first_after(platform: Platform, places: Mapping[Place, Bounds], timestamp_ms
     try:
         futures = admin.list_offsets({TopicPartition(*place): spec for place in full}, request_timeout=_TIMEOUT_SECONDS)
         found = {full[at.topic, at.partition]: f.result(_TIMEOUT_SECONDS).offset for at, f in futures.items()}
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         raise admin.failed(error, "Kafka does not say which offsets a time has") from error
     return {place: offset if offset >= 0 else places[place].end for place, offset in found.items()}
 

@@ -48,7 +48,7 @@ def bounds(platform: Platform, *topics: str) -> dict[Place, Bounds]:
             count = len(metadata.topics[name].partitions)
             starts, ends = _starts(admin, name, count), end_offsets(admin, name, count)
             found |= {(topic, p): Bounds(starts[p], ends[p]) for p in range(count)}
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         raise admin.failed(error, "the ends of the topics can't be read") from error
     return found
 
