@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 from rich.markup import escape
 from rich.table import Table
 
 from ingestcore.cli.console import UNKNOWN, AsJson, duration, err, mib, out, print_json, print_table, table
 from ingestcore.cli.target import DEFAULT_FOLDER, Folder, listens, platform
+from ingestcore.fleet.calls import Silent, call
 from ingestcore.fleet.control import NotRunning, ask
 from ingestcore.fleet.layout import Layout
+from ingestcore.fleet.merging import Said, adapters
 from ingestcore.fleet.record import Phase, Row, is_supervised, read_record
 from ingestcore.settings import Platform
+
+_LOOK_SECONDS = 2.0
 
 COLOURS = {
     Phase.READY: "green",
@@ -118,20 +120,15 @@ def status_table(shown: Sequence[Shown], *, with_lag: bool = True) -> Table:
 
 
 def sources_of(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """-> what the services that list sources say of them, by source; of replicas the one that acts."""
-    found: dict[str, dict[str, Any]] = {}
+    """-> what the services say of each source; of replicas of its lister, what the one that acts says."""
+    said = []
     for row in rows:
-        if not row.admin_port:
-            continue
         try:
-            with urlopen(f"http://127.0.0.1:{row.admin_port}/health/detailed", timeout=2) as answer:
-                adapters = json.load(answer).get("adapters", {})
-        except (OSError, ValueError):
-            continue
-        for name, told in adapters.items():
-            if name not in found or not told.get("standing_by"):
-                found[name] = told
-    return found
+            told = call(row.admin_port, "/health/detailed", _LOOK_SECONDS).told() if row.admin_port else None
+        except Silent:
+            told = None
+        said.append(Said(row, told))
+    return adapters(said)
 
 
 def sources_table(sources: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -46,7 +46,7 @@ def health(said: Iterable[Said]) -> dict[str, Any]:
     known = list(said)
     return {
         "state": worst_phase([one.row for one in known]).value,
-        "adapters": _adapters(known),
+        "adapters": adapters(known),
         "backpressure": backpressure(known),
         "services": [_service(one) for one in known],
     }
@@ -57,12 +57,12 @@ def worst_phase(rows: Iterable[Row]) -> Phase:
     return min((row.state for row in rows), key=_WORST_FIRST.index, default=Phase.READY)
 
 
-def _adapters(said: Iterable[Said]) -> dict[str, dict[str, Any]]:
+def adapters(said: Iterable[Said]) -> dict[str, dict[str, Any]]:
     """-> by source: what the service that lists it says, the largest lag of any service, and each one's lag."""
     merged: dict[str, dict[str, Any]] = {}
     for one in said:
-        adapters = (one.told or {}).get("adapters")
-        for name, told in (adapters if isinstance(adapters, Mapping) else {}).items():
+        own = (one.told or {}).get("adapters")
+        for name, told in (own if isinstance(own, Mapping) else {}).items():
             lag = float(told.get("lag_seconds") or 0.0)
             before = merged.setdefault(name, {"lag_seconds": 0.0, "lag_by_service": {}})
             before["lag_by_service"][label_of(one.row)] = lag

@@ -71,7 +71,9 @@ class SinkFiles:
                 if not set(columns) <= set(file.schema_arrow.names):
                     continue
                 for group in range(file.metadata.num_row_groups):
-                    rows = file.read_row_group(group, columns=[*columns, _NUMBER, _OBJECT]).combine_chunks()
+                    rows = file.read_row_group(
+                        group, columns=[*columns, _NUMBER, _OBJECT], use_threads=False
+                    ).combine_chunks()
                     for batch in rows.to_batches():
                         for place in fitting(batch):
                             yield _column(batch, _OBJECT)[place].as_py(), batch.column(_NUMBER)[place].as_py()
@@ -100,15 +102,17 @@ class SinkFiles:
             for group in range(file.metadata.num_row_groups):
                 if not may_hold(file.metadata.row_group(group), {number: row, object: uri}):
                     continue
-                few = file.read_row_group(group, columns=[number, object])
+                few = file.read_row_group(group, columns=[number, object], use_threads=False)
                 fits = pc.and_(pc.equal(few[number], row), pc.equal(_column(few, object), uri))
                 places = pc.indices_nonzero(pc.fill_null(fits, False))
                 if len(places):
                     held = InLake(self.sink, f"s3://{self._bucket}/{entry.key}", group)
-                    for whole in file.read_row_group(group).take(places).to_pylist():
+                    for whole in file.read_row_group(group, use_threads=False).take(places).to_pylist():
                         yield Found(held, whole)
 
     def _open(self, entry: Listed) -> pq.ParquetFile:
+        """Read it with `use_threads=False`: a thread of Arrow's may hold the Python file longer than the call lasts,
+        and aborts the process if the interpreter ends first."""
         return pq.ParquetFile(
             pa.PythonFile(RangedFile(self._store, self._bucket, entry.key, entry.etag, entry.size), "r")
         )
