@@ -60,6 +60,10 @@ NORMALIZED_FIELDS: Final = (
 """Platform columns of a normalized batch, after the dataset's own."""
 
 
+_READING: Final = pa.ipc.IpcReadOptions(use_threads=False)
+"""A thread of Arrow's that lets go of the message's bytes after the interpreter has ended aborts the process."""
+
+
 def write(batch: pa.RecordBatch, compression: str | None = None) -> bytes:
     """-> one Arrow IPC stream. `compression`: None, `lz4` or `zstd` (buffers, not the message)."""
     sink = pa.BufferOutputStream()
@@ -72,7 +76,7 @@ def write(batch: pa.RecordBatch, compression: str | None = None) -> bytes:
 def read(value: bytes) -> pa.RecordBatch:
     """-> the one batch of the stream. Raises ValueError: not one Arrow IPC stream of one batch."""
     try:
-        with pa.ipc.open_stream(pa.py_buffer(value)) as reader:
+        with pa.ipc.open_stream(pa.py_buffer(value), options=_READING) as reader:
             batches = list(reader)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"not an Arrow IPC stream: {error}") from error

@@ -112,10 +112,9 @@ class SinkFiles:
 
     def _open(self, entry: Listed) -> pq.ParquetFile:
         """Read it with `use_threads=False`: a thread of Arrow's may hold the Python file longer than the call lasts,
-        and aborts the process if the interpreter ends first."""
-        return pq.ParquetFile(
-            pa.PythonFile(RangedFile(self._store, self._bucket, entry.key, entry.etag, entry.size), "r")
-        )
+        and aborts the process if the interpreter ends first (apache/arrow#34314)."""
+        file = RangedFile(self._store, self._bucket, entry.key, entry.etag, entry.size)
+        return pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False)
 
 
 def _column(rows: pa.Table | pa.RecordBatch, path: str) -> Any:
