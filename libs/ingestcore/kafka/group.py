@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
 from ingestcore.kafka import options
 from ingestcore.kafka.bounded import Stuck, within
@@ -67,13 +67,16 @@ class GroupMember:
         self.moved = True
         if self._closing:
             return
+        self.fresh |= {t.partition for t in parts}
+        self.lost -= {t.partition for t in parts}
         try:
-            self._consumer.incremental_assign(self._locate(parts))
-            self.fresh |= {t.partition for t in parts}
-            self.lost -= {t.partition for t in parts}
+            where = self._locate(parts)
         except Exception as error:
-            # Raised from here librdkafka would assign by itself, from wherever it likes.
+            # They are ours all the same, and `relocate` says from where they are read. It can only move what is being
+            # fetched: without an offset librdkafka would look one up, find none, stop, and refuse every seek.
             self._failure = error
+            where = [TopicPartition(t.topic, t.partition, OFFSET_BEGINNING) for t in parts]
+        self._consumer.incremental_assign(where)
 
     def _on_revoke(self, _: Consumer, parts: list[TopicPartition]) -> None:
         # In a cooperative group the generation has moved already: what is held can't be committed any more.
@@ -169,8 +172,12 @@ class GroupMember:
         return {partition: found[1] for partition, found in bounds.items() if found is not None and found[1] >= 0}
 
     def relocate(self) -> None:
-        """Back to what is committed: drop what was fetched, look up positions of all owned partitions, seek there."""
+        """Back to what is committed: drop what was fetched, look up positions of all owned partitions, seek there.
+
+        Raises Gap, Retriable, KafkaRefused, KafkaException: call it again; nothing is fetched before it has succeeded.
+        """
         self.membership = None
+        self._failure = None  # of partitions that came: they are looked up with the others
         owned = self._consumer.assignment()
         for part in self._locate(owned):
             self._consumer.seek(part)

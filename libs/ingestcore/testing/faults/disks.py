@@ -80,11 +80,12 @@ class SwapState:
         world.busy(self.instance)
         labels = world.running(self.instance)
         world.fleet.ingest("stop", self.instance)
-        one, other, *_ = _folders(world, self.instance)
+        # One that is stopped may have none.
+        one, other, *_ = sorted(_folders(world, self.instance), key=lambda folder: not folder.exists())
         aside = one.with_name("aside")
-        one.rename(aside)
-        other.rename(one)
-        aside.rename(other)
+        for folder, place in ((one, aside), (other, one), (aside, other)):
+            if folder.exists():
+                folder.rename(place)
         world.fleet.ingest("start", *labels)
         return f"{one.name} and {other.name}"
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import random
 import socket
 import struct
+import sys
 import threading
 import time
 from enum import StrEnum
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 _PIECE_BYTES: Final = 256 << 10
@@ -50,7 +51,7 @@ class S3Proxy:
         self._mischief: Mischief | None = None
         self._share, self._draw, self._lock = 0.0, random.Random(0), threading.Lock()
         self.hits = 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, name="s3-proxy", daemon=True).start()
@@ -76,6 +77,12 @@ class S3Proxy:
                 return None
             self.hits += 1
             return self._mischief
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # of a client that was killed
+            super().handle_error(request, client_address)
 
 
 def _handler(proxy: S3Proxy) -> type[BaseHTTPRequestHandler]:
