@@ -24,6 +24,10 @@ _CALL_SECONDS = 10
 _GRACE_SECONDS = 3
 """Beyond its own time-out, before a call is given up as stuck."""
 _FULL_QUEUE_WAIT_SECONDS = 0.02
+_RIVAL_SECONDS = 60.0
+_RIVAL_FENCINGS = 3
+"""So many within so many seconds, and another process has the id. Fewer may be our own: a broker that was away answers
+a request of ours late, whose client is gone, and its answer fences the client that asked again."""
 
 
 class Transactions:
@@ -36,6 +40,7 @@ class Transactions:
         self._patience_seconds = self._timeout_seconds + 15
         self._begun: float | None = None
         self._refused: Exception | None = None
+        self._fenced_at: list[float] = []
         self._written: set[str] = set()
         """Full names of the topics this process writes to."""
         self._pending: dict[tuple[str, int], list[tuple[int, int]]] = {}
@@ -169,13 +174,16 @@ class Transactions:
         self._producer, self.broken = None, True
 
     def _raise_if_fenced(self, error: KafkaException) -> None:
-        """Fenced in a young transaction: another process took the id. In one that outlived its timeout it is merely
-        the broker's own abort, and a new producer goes on."""
+        """Fenced in young transactions again and again: another process takes the id whenever we do. In one that
+        outlived its timeout it is merely the broker's own abort. Otherwise a new producer goes on."""
         if is_fenced(error) and self._begun is not None:
-            if time.monotonic() - self._begun < 0.7 * self._timeout_seconds:
-                raise Fenced(
-                    f"another process runs as {self._id}: two replicas need two replica ids (INGEST_REPLICA)"
-                ) from error
+            now = time.monotonic()
+            if now - self._begun < 0.7 * self._timeout_seconds:
+                self._fenced_at = [at for at in self._fenced_at if now - at < _RIVAL_SECONDS] + [now]
+                if len(self._fenced_at) >= _RIVAL_FENCINGS:
+                    raise Fenced(
+                        f"another process runs as {self._id}: two replicas need two replica ids (INGEST_REPLICA)"
+                    ) from error
             self.broken = True
 
     def abort(self) -> None:
