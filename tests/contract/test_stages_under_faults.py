@@ -18,7 +18,7 @@ from ingestcore.stage import Emit
 from ingestcore.testing.harness import Committed, drive
 from ingestcore.testing.stage_chain import SETTINGS, Inputs, World, run_chain
 
-ROUNDS = 12
+ROUNDS = 6
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from services.normalizer.state import FilterPlan, PartitionKeys
 
 REPLICAS = 2
 INPUTS, DIFFERENT_KEYS, LARGEST_BATCH = 60, 20, 6
-RUNS = 80
+RUNS = 30
 PLAN = FilterPlan(100, 0.01)
 LONGEST_LAG_MS = 300
 """Rows wait at most so long to be read: the retention of their topic."""

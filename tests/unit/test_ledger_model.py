@@ -15,7 +15,7 @@ from ingestcore.messages.ledger import Entry, LedgerRecord
 from ingestcore.messages.objects import ObjectRef
 from ingestcore.stage import Fate, Origin
 
-RUNS = 2000
+RUNS = 800
 PARTITIONS = 2
 ROW_BYTES = 10
 

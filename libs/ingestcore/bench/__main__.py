@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,13 @@ def main(
     others: Annotated[
         float, typer.Option(help="Size of the files of the other cases, in MB; 0: leave them out.")
     ] = 100,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE[,NAME=VALUE]",
+            help="Settings of one more series of the typical file; repeat it for several. Nothing else is measured then.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="bench.json and bench.svg go here.")] = Path(
         "bench-report"
     ),
@@ -41,7 +49,10 @@ def main(
       python -m ingestcore.bench
 
       python -m ingestcore.bench --megabytes 1000 --runs 1 --others 0
+
+      python -m ingestcore.bench --runs 3 --vary INGEST_COMMIT_SECONDS=0.1s --vary INGEST_COMMIT_SECONDS=2s
     """
+    changes = {text: _settings(text) for text in vary or ()}
     console = Console(stderr=True)
     number = itertools.count()
     with tempfile.TemporaryDirectory(prefix="ingest-bench-") as temporary:
@@ -49,30 +60,49 @@ def main(
         typical = make_input(Case.TYPICAL, folder, megabytes)
         with devstack.start(folder / "stack") as stack:
 
-            def measured(name: str, input: Input, times: int, workers: int = 1, *options: str) -> report.Series:
+            def measured(
+                name: str,
+                input: Input,
+                times: int,
+                workers: int = 1,
+                *options: str,
+                environ: Mapping[str, str] | None = None,
+            ) -> report.Series:
                 found: list[ChainRun] = []
                 for run in range(times):
                     console.print(f"{name}: run {run + 1} of {times}, {input.nbytes / 1e6:.0f} MB")
                     name_ = f"bench{next(number)}"
-                    found.append(run_chain(folder, stack, name_, input, workers=workers, options=options))
+                    found.append(
+                        run_chain(folder, stack, name_, input, workers=workers, options=options, environ=environ)
+                    )
                 return report.Series(name, found)
 
             # The broker is a Java process: its first run also compiles it.
             measured("warm-up", typical, 1)
             series = [measured("typical", typical, runs)]
             duck = [run_duckdb(typical, folder / "duck.parquet").cpu_ms_per_mb for _ in range(runs)]
-            if workers > 1:
-                series.append(measured(f"{workers} workers", typical, runs, workers))
-            series.append(measured("composed", typical, runs, 1, "--compose", COMPOSED))
-            for case in Case if others else ():
-                if case is not Case.TYPICAL:
-                    series.append(measured(case.value, make_input(case, folder, others), 1))
+            for text, settings in changes.items():
+                series.append(measured(text, typical, runs, environ=settings))
+            if not changes:
+                if workers > 1:
+                    series.append(measured(f"{workers} workers", typical, runs, workers))
+                series.append(measured("composed", typical, runs, 1, "--compose", COMPOSED))
+                for case in Case if others else ():
+                    if case is not Case.TYPICAL:
+                        series.append(measured(case.value, make_input(case, folder, others), 1))
         figures = report.write(out, series, duck)
     if as_json:
         typer.echo((out / "bench.json").read_text())
     else:
         report.show(Console(), figures)
         typer.echo(f"{out / 'bench.json'} and {out / 'bench.svg'} hold the figures")
+
+
+def _settings(text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.startswith("INGEST_") and is_ for name, is_, _ in pairs):
+        raise typer.BadParameter(f"{text!r}: INGEST_NAME=VALUE, several with commas", param_hint="--vary")
+    return {name: value for name, _, value in pairs}
 
 
 if __name__ == "__main__":

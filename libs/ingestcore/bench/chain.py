@@ -55,15 +55,25 @@ class ChainRun:
 
 
 def run_chain(
-    folder: Path, stack: devstack.Stack, name: str, input: Input, *, workers: int = 1, options: Sequence[str] = ()
+    folder: Path,
+    stack: devstack.Stack,
+    name: str,
+    input: Input,
+    *,
+    workers: int = 1,
+    options: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
 ) -> ChainRun:
     """Send the input through a fresh fleet on a running stack.
 
     workers  replicas of every stage but the lister
     options  more of `ingest up`
+    environ  settings of its services
     Raises AssertionError: not every row came out, or the ledger does not balance.
     """
-    fleet = LocalFleet(folder / name, name, stack.endpoints.environ(), stack.bin, stack.create_bucket)
+    fleet = LocalFleet(
+        folder / name, name, {**stack.endpoints.environ(), **(environ or {})}, stack.bin, stack.create_bucket
+    )
     replicas = [part for stage in _STAGED for part in ("--replicas", f"{stage}={workers}")] if workers > 1 else []
     config = {
         "sources": {name: fleet.source(route={"*.csv": "bench"})},
