@@ -31,7 +31,7 @@ def main(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE[,NAME=VALUE]",
-            help="Settings of one more series of the typical file; repeat it for several. Nothing else is measured then.",
+            help="One more series of the typical file, with these settings; repeat it. Nothing else is measured then.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="bench.json and bench.svg go here.")] = Path(
