@@ -133,6 +133,20 @@ def create_bucket(endpoint: Mapping[str, str], bucket: str) -> None:
         raise StackError(f"cannot create bucket {bucket!r} at {endpoint['s3']}: {error}") from error
 
 
+def remove_bucket(endpoint: Mapping[str, str], bucket: str) -> None:
+    """Remove a bucket with all objects in it, and give their disk space back. Raises StackError when S3 refuses."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = s3_client(endpoint)
+    try:
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for entry in page.get("Contents", ()):
+                client.delete_object(Bucket=bucket, Key=entry["Key"])
+        client.delete_bucket(Bucket=bucket)
+    except (BotoCoreError, ClientError) as error:
+        raise StackError(f"cannot remove bucket {bucket!r} at {endpoint['s3']}: {error}") from error
+
+
 def _can_write(endpoint: Mapping[str, str]) -> bool:
     from botocore.exceptions import BotoCoreError, ClientError
 

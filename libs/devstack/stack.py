@@ -91,6 +91,10 @@ class Stack:
             raise StackError(f"the stack in {self._folder} has no S3 server")
         seaweedfs.create_bucket(self.endpoints.as_dict(), name)
 
+    def remove_bucket(self, name: str) -> None:
+        """Remove an S3 bucket and what is in it. Raises StackError."""
+        seaweedfs.remove_bucket(self.endpoints.as_dict(), name)
+
     def stop(self) -> None:
         """Stop all servers and wait until they are gone; nothing happens when the stack is down."""
         if self._keeper is not None:

@@ -70,26 +70,37 @@ def main(
             ) -> report.Series:
                 found: list[ChainRun] = []
                 for run in range(times):
-                    console.print(f"{name}: run {run + 1} of {times}, {input.nbytes / 1e6:.0f} MB")
                     name_ = f"bench{next(number)}"
                     found.append(
                         run_chain(folder, stack, name_, input, workers=workers, options=options, environ=environ)
+                    )
+                    console.print(
+                        f"{name}: run {run + 1} of {times}, {input.nbytes / 1e6:.0f} MB: "
+                        f"{found[-1].mb_per_second:.1f} MB/s, {found[-1].ours_ms_per_mb:.1f} ms/MB of services"
                     )
                 return report.Series(name, found)
 
             # The broker is a Java process: its first run also compiles it.
             measured("warm-up", typical, 1)
-            series = [measured("typical", typical, runs)]
-            duck = [run_duckdb(typical, folder / "duck.parquet").cpu_ms_per_mb for _ in range(runs)]
+            series: list[report.Series] = []
+            duck: list[float] = []
+
+            def keep(measured: report.Series) -> None:
+                """What is measured is written at once: a run that fails later does not take it along."""
+                series.append(measured)
+                report.write(out, series, duck)
+
+            keep(measured("typical", typical, runs))
+            duck += [run_duckdb(typical, folder / "duck.parquet").cpu_ms_per_mb for _ in range(runs)]
             for text, settings in changes.items():
-                series.append(measured(text, typical, runs, environ=settings))
+                keep(measured(text, typical, runs, environ=settings))
             if not changes:
                 if workers > 1:
-                    series.append(measured(f"{workers} workers", typical, runs, workers))
-                series.append(measured("composed", typical, runs, 1, "--compose", COMPOSED))
+                    keep(measured(f"{workers} workers", typical, runs, workers))
+                keep(measured("composed", typical, runs, 1, "--compose", COMPOSED))
                 for case in Case if others else ():
                     if case is not Case.TYPICAL:
-                        series.append(measured(case.value, make_input(case, folder, others), 1))
+                        keep(measured(case.value, make_input(case, folder, others), 1))
         figures = report.write(out, series, duck)
     if as_json:
         typer.echo((out / "bench.json").read_text())

@@ -15,16 +15,20 @@ from ingestcore.bench.cases import Input
 from ingestcore.bench.cost import Cost
 from ingestcore.cli.completeness import groups_of
 from ingestcore.kafka import config_topic
+from ingestcore.kafka.admin import open_admin
 from ingestcore.kafka.backlog import backlog
 from ingestcore.ledger import State
 from ingestcore.runtime.service import discover
+from ingestcore.settings import Platform
 from ingestcore.testing.fleet import LocalFleet
+from ingestcore.topics import TOPICS, topic_name
 
 SERVERS: Final = ("kafka", "s3", "redis")
 _STAGED: Final = ("chunk-downloader", "csv-parser", "normalizer", "lake")
 _POLL_SECONDS: Final = 0.1
 _LOOK_SECONDS: Final = 2.0
 _TIMEOUT_SECONDS: Final = 1_800.0
+_CLEAR_SECONDS: Final = 30.0
 _DELIVERED = re.compile(r'^ingest_records_total\{[^}]*fate="delivered"[^}]*\} (\S+)$', re.MULTILINE)
 
 
@@ -34,7 +38,7 @@ class ChainRun:
 
     wall_seconds  from the object's appearance in S3 to the last row's Parquet file
     cpu_ms_per_mb, peak_rss_mib  by process: services by label, then `kafka`, `s3`, `redis`; MB of CSV (10^6 bytes)
-    most_waiting  by consumer group: most records that were in front of it, seen every other second
+    most_waiting  by service or sink: most records that were in front of it, seen every other second
     """
 
     megabytes: float
@@ -80,6 +84,7 @@ def run_chain(
         "datasets": {"bench": dict(input.written)},
     }
     fleet.up(config, *replicas, *options)
+    platform = fleet.platform()
     try:
         fleet.upload("bench.csv", input.path)
         before = _costs(fleet, stack)
@@ -89,6 +94,7 @@ def run_chain(
         assert found.state is State.BALANCED and found.published == input.distinct, found
     finally:
         fleet.down()
+        _clear(fleet, platform, stack)
     megabytes = input.nbytes / 1e6
     return ChainRun(
         megabytes,
@@ -98,6 +104,16 @@ def run_chain(
         {label: cost.peak_rss_bytes / (1 << 20) for label, cost in after.items()},
         most,
     )
+
+
+def _clear(fleet: LocalFleet, platform: Platform, stack: devstack.Stack) -> None:
+    """Give back what a run took: tens of runs would fill the disk, and the S3 server's volumes before it."""
+    names = [topic_name(platform.topic_prefix, topic) for topic in TOPICS]
+    admin = open_admin(platform)  # its answers end with it
+    for deleted in admin.delete_topics(names).values():
+        deleted.result(_CLEAR_SECONDS)
+    for bucket in (fleet.bucket, fleet.out):
+        stack.remove_bucket(bucket)
 
 
 def _costs(fleet: LocalFleet, stack: devstack.Stack) -> dict[str, Cost]:
@@ -124,7 +140,8 @@ def _until_delivered(fleet: LocalFleet, rows: int) -> tuple[float, dict[str, int
             waiting = backlog(settings, groups).waiting
             most = {group: max(n, waiting[group]) for group, n in most.items()}
         time.sleep(_POLL_SECONDS)
-    return time.monotonic() - started, most
+    prefix = settings.group("")
+    return time.monotonic() - started, {group.removeprefix(prefix): count for group, count in most.items()}
 
 
 def _delivered(port: int) -> int:
