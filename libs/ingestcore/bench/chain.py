@@ -25,7 +25,8 @@ from ingestcore.topics import TOPICS, topic_name
 
 SERVERS: Final = ("kafka", "s3", "redis")
 _STAGED: Final = ("chunk-downloader", "csv-parser", "normalizer", "lake")
-_POLL_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.5
+"""Each look costs the sink milliseconds of CPU, of every replica."""
 _LOOK_SECONDS: Final = 2.0
 _TIMEOUT_SECONDS: Final = 1_800.0
 _CLEAR_SECONDS: Final = 30.0

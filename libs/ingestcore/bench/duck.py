@@ -22,7 +22,7 @@ _SQL_TYPES: Final = {
 _SCRIPT: Final = """
 import sys, duckdb
 source, columns, target = sys.argv[1:]
-duckdb.execute("SET threads = 2")
+duckdb.execute("SET threads = 2; SET enable_progress_bar = false")
 duckdb.execute(
     f"COPY (SELECT DISTINCT * FROM read_csv('{source}', header = true, columns = {columns}, ignore_errors = true, "
     f"strict_mode = false)) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
