@@ -57,6 +57,8 @@ def min_insync(replication: int) -> int:
 
 MAX_MESSAGE_BYTES: Final = 33 << 20
 """A block holds at least one row, and `max_row_bytes` may be set up to 32 MiB."""
+MAX_EVENT_BYTES: Final = 8 << 20
+"""Largest body of an event."""
 
 TOPICS: Final = {
     spec.name: spec
@@ -78,6 +80,13 @@ TOPICS: Final = {
             "object id + block number",
             "raw bytes; facts in headers",
             max_bytes=MAX_MESSAGE_BYTES,
+        ),
+        TopicSpec(
+            "events",
+            "Events as producers sent them",
+            "entity key, else event id",
+            "the producer's body, untouched; CloudEvents and request facts in headers",
+            max_bytes=MAX_EVENT_BYTES,
         ),
         TopicSpec(
             "typed",

@@ -22,6 +22,7 @@ from ingestcore.ledger.audit import Audit
 from ingestcore.messages import rows
 from ingestcore.messages.blocks import Block
 from ingestcore.messages.dead_letters import DeadLetter
+from ingestcore.messages.events import Event
 from ingestcore.messages.ledger import LedgerRecord
 from ingestcore.messages.objects import ObjectFacts, ObjectRef
 from ingestcore.observe.metrics import Metrics
@@ -143,7 +144,7 @@ def test_tap_shows_it_without_a_problem(example: Example) -> None:
     assert shown and not [line for line in shown if "problem" in line]
 
 
-@pytest.mark.parametrize("example", all_examples("object-ref", "block", "typed", "normalized"))
+@pytest.mark.parametrize("example", all_examples("object-ref", "block", "event", "typed", "normalized"))
 def test_it_can_be_dead_lettered_whole(example: Example) -> None:
     """What the runtime reads of an input to say whose rows are lost with it."""
     step = condemn(read_by_the_runtime(example), "some-service", "it failed")
@@ -172,6 +173,13 @@ def test_the_parser_reads_blocks(example: Example, tmp_path: Path) -> None:
     block = Block.of(input.headers)
     assert problems("object-facts", orjson.loads(block.object.encode())) == []
     run_stage("csv-parser", input, tmp_path)
+
+
+@pytest.mark.parametrize("example", all_examples("event"))
+def test_events_are_read(example: Example) -> None:
+    input = read_by_the_runtime(example)
+    event = Event.of(input.value, input.headers)
+    assert (event.headers(), event.key()) == (input.headers, input.key), "written again as it was"
 
 
 @pytest.mark.parametrize("example", all_examples("typed"))
