@@ -74,7 +74,7 @@ class Lister:
         """
         try:
             spec = self._context.specs.source(self.name)
-            self._pause = spec.s3.poll_interval
+            self._pause = spec.objects.poll_interval
             yield from self._pass(spec)
         except (Refused, Unreadable, NotText) as error:
             self._pause = min(self._pause, self._settings.retry_seconds)
@@ -116,7 +116,7 @@ class Lister:
         """Raises Refused: a bucket is missing or may not be read, or Redis wants other credentials; Retriable: S3,
         Redis or the spec is away."""
         spec = self._context.specs.source(self.name)
-        self._store(spec.s3).check(spec.s3.bucket)
+        self._store(spec.objects).check(spec.objects.bucket)
         root, place = self._work()
         self._store(place).check(root.removeprefix("s3://").partition("/")[0])
         self._leases.check()
@@ -165,7 +165,7 @@ class Lister:
         root, place = self._work()
         snapshots = SnapshotStore(self._store(place), f"{root}{spec.tenant}/{self.name}/")
         try:
-            snapshot, start_after = journal.load(snapshots, spec.s3.bucket)
+            snapshot, start_after = journal.load(snapshots, spec.objects.bucket)
         except (Unreadable, NotText) as error:
             raise self._unreadable(spec, error) from error
         own = own_output(spec, self._sinks(), root, self._context.platform.s3_endpoint_url)
@@ -174,7 +174,7 @@ class Lister:
             self.name,
             spec,
             own.pattern,
-            self._store(spec.s3),
+            self._store(spec.objects),
             snapshots,
             self._settings,
             self._context.state,

@@ -23,6 +23,27 @@ ERRORS = [
     ("sources:\n  a:\n    s3: {bucket: abc}\n    prefix: raw/", "sources.a.prefix", 4, "unknown key", "s3: {prefix"),
     ("sources:\n  a: {}", "sources.a", 2, "`s3` is missing", "bucket"),
     ("sources:\n  a:\n    s3:\n      prefix: x", "sources.a.s3", 3, "`bucket` is missing", "bucket:"),
+    ("sources: {a: {http: {}}}", "sources.a.http", 1, "`auth` is missing", "scheme: standard-webhooks"),
+    ("sources: {a: {http: {auth: {scheme: githup}}}}", "sources.a.http.auth.scheme", 1, "'githup'", "github"),
+    ("sources: {a: {http: {auth: {scheme: slack}}}}", "sources.a.http.auth", 1, "slack needs its secrets", "${NAME}"),
+    (
+        "sources: {a: {http: {auth: {scheme: open, secrets: ['${X}']}}}}",
+        "sources.a.http.auth",
+        1,
+        "not asked for by `open`",
+        "leave them out",
+    ),
+    (
+        "sources: {a: {http: {auth: {scheme: slack, secrets: '${X}', header: X-A}}}}",
+        "sources.a.http.auth",
+        1,
+        "header is of `hmac`",
+        "leave it out",
+    ),
+    ("sources: {a: {http: {auth: {scheme: open}}, s3: {bucket: abc}}}", "sources.a", 1, "two sources", "name"),
+    ("sources: {a: {http: {auth: {scheme: open}}, route: {'*': d}}}", "sources.a", 1, "object keys", "dataset"),
+    ("http: {port: 99999}", "http.port", 1, "65535 or less", ""),
+    ("http: {rateLimit: {burstSize: 5}}", "http.rateLimit", 1, "`max_per_second` is missing", ""),
     ("sources: {a: {s3: {bucket: [x]}}}", "sources.a.s3.bucket", 1, "must be text, not a list", "name alone"),
     ("sources: {a: {s3: {bucket: ab}}}", "sources.a.s3.bucket", 1, "at least 3", "name alone"),
     ("sources: {a: {s3: {bucket: abc, path_style: maybe}}}", "sources.a.s3.path_style", 1, "true or false", ""),
@@ -238,7 +259,13 @@ WARNINGS = [
         "",
     ),
     ("sources: {s: {s3: {bucket: abc, access_key_id: AKIA1}}}", "sources.s.s3.access_key_id", "clear text", "${"),
-    ("http: {port: 1}", "http", "webhook gateway", "leave it out"),
+    ("http: {port: 1}", "http", "HTTP_WEBHOOK_SECRET", "scheme"),
+    (
+        "sources: {h: {http: {auth: {scheme: github, secrets: [hush]}}}}",
+        "sources.h.http.auth.secrets",
+        "clear text",
+        "${SECRET}",
+    ),
 ]
 
 

@@ -39,7 +39,7 @@ SINKS = {
 
 
 def labels(replicas: dict[str, int], sinks: dict[str, SinkSpec] = SINKS) -> list[str]:
-    return [wanted.label for wanted in wanted_processes(SERVICES, sinks, replicas)]
+    return [wanted.label for wanted in wanted_processes(SERVICES, {}, sinks, replicas)]
 
 
 def test_one_process_per_service_and_per_sink_in_the_order_rows_flow() -> None:
@@ -167,10 +167,10 @@ def test_options_survive_the_way_to_the_detached_process(tmp_path: Path) -> None
 
 def test_services_that_share_a_process_are_one_process_under_any_of_their_names() -> None:
     composed = "chunk-downloader+csv-parser"
-    plan = wanted_processes(discover(), {}, {"csv-parser": 2}, [composed])
+    plan = wanted_processes(discover(), {}, {}, {"csv-parser": 2}, [composed])
     shared = [process for process in plan if "+" in process.service]
     assert [process.label for process in shared] == [f"{composed}-0", f"{composed}-1"]
     assert not {"chunk-downloader", "csv-parser"} & {process.service for process in plan}
     assert all(shared[0].is_called(name) for name in (composed, "csv-parser", "chunk_downloader", f"{composed}-0"))
     with pytest.raises(UnknownService, match="csv-parser"):
-        wanted_processes(discover(), {}, {}, ["chunk-downloader+csv-praser"])
+        wanted_processes(discover(), {}, {}, {}, ["chunk-downloader+csv-praser"])

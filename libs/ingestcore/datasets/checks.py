@@ -217,6 +217,8 @@ def conflict_findings(sources: Mapping[str, SourceSpec], sinks: Mapping[str, Sin
         lake = _lake(sink)
         for source_name, source in sources.items():
             s3 = source.s3
+            if s3 is None:
+                continue
             same_bucket = (s3.endpoint_url or "", s3.bucket) == (lake.endpoint, lake.bucket)
             if same_bucket and (lake.prefix.startswith(s3.prefix) or s3.prefix.startswith(lake.prefix)):
                 yield Finding(

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from ingestcore.datasets import checks, s3csv_block
+from ingestcore.datasets import checks, http_block, s3csv_block
 from ingestcore.datasets.explain import build
 from ingestcore.datasets.names import NAME_RULE, as_name, is_name, snake
 from ingestcore.datasets.problems import ConfigError, Finding, KeyPath, Level, Problem, nearest
@@ -109,7 +109,7 @@ class _Reader:
         if not isinstance(top, dict):
             self._add(file, tree, Finding((), "must be a mapping", f"{', '.join(_SECTIONS)} at the top"))
             return
-        known = [*_SECTIONS, "services", s3csv_block.NAME]
+        known = [*_SECTIONS, "services", s3csv_block.NAME, http_block.NAME]
         for key, value in top.items():
             if key in _SECTIONS:
                 self._read_section(file, tree, key, value)
@@ -117,8 +117,8 @@ class _Reader:
                 self._read_services(file, tree, value)
             elif key == s3csv_block.NAME:
                 self._read_s3csv(file, tree, value)
-            elif key == "http":
-                self._add(file, tree, Finding((key,), *s3csv_block.HTTP_BLOCK_NOTE, Level.WARNING))
+            elif key == http_block.NAME:
+                self._read_http(file, tree, value)
             else:
                 meant = nearest(key, known) or f"one of: {', '.join(known)}"
                 self._add(file, tree, Finding((key,), f"unknown key `{key}`", meant))
@@ -174,6 +174,25 @@ class _Reader:
         self._place(file, tree, ("sources", s3csv_block.NAME), SourceSpec.model_validate(block.source()))
         self._place(file, tree, ("datasets", s3csv_block.NAME), DatasetSpec.model_validate(block.dataset()))
         self._batch_size = block.batch_size
+        for service, settings in block.services().items():
+            self._services.setdefault(service, {}).update(settings)
+
+    def _read_http(self, file: str, tree: Tree, value: Any) -> None:
+        at = (http_block.NAME,)
+        block, findings = build(http_block.HttpBlock, value, tree, at)
+        for finding in findings:
+            self._add(file, tree, finding)
+        if block is None:
+            self._broken = True
+            return
+        if not block.enabled:
+            return
+        if block.auth is None:
+            self._add(file, tree, Finding(at, *http_block.NO_AUTH, Level.WARNING))
+        for section in ("sources", "datasets"):
+            tree.lines.setdefault((section, http_block.NAME), tree.lines[at])
+        self._place(file, tree, ("sources", http_block.NAME), SourceSpec.model_validate(block.source()))
+        self._place(file, tree, ("datasets", http_block.NAME), DatasetSpec())
         for service, settings in block.services().items():
             self._services.setdefault(service, {}).update(settings)
 
@@ -238,8 +257,11 @@ def _clear_text_secrets(at: KeyPath, value: Any) -> Iterable[Finding]:
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _clear_text_secrets((*at, str(key)), item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _clear_text_secrets(at, item)
     elif isinstance(value, str) and value and is_secret_name(str(at[-1])) and not has_reference(value):
-        variable = str(at[-1]).upper()
+        variable = str(at[-1]).upper().removesuffix("S")
         yield Finding(at, "a secret in clear text", f"${{{variable}}} or ${{file:/path}}", Level.WARNING)
 
 
@@ -247,6 +269,9 @@ def _unresolved(at: KeyPath, value: Any, environ: Mapping[str, str]) -> Iterable
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _unresolved((*at, str(key)), item, environ)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _unresolved(at, item, environ)
     elif isinstance(value, str):
         try:
             resolve(value, environ)

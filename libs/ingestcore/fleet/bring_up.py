@@ -172,7 +172,7 @@ def _supervisor(
 
     def wanted() -> list[Wanted]:
         seen.create()
-        return wanted_processes(services, registry.sinks(), options.replicas, options.composed)
+        return wanted_processes(services, registry.sources(), registry.sinks(), options.replicas, options.composed)
 
     screen.progress(f"starting {len(wanted())} service processes")
     return Supervisor(
