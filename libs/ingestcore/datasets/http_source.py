@@ -91,7 +91,8 @@ class Auth(Spec):
         if self.scheme is not Scheme.BASIC and self.username is not None:
             raise ValueError(f"username is of `basic`, not of {name}: leave it out")
         for field in ("header", "prefix", "encoding", "algorithm"):
-            if self.scheme is not Scheme.HMAC and field in self.model_fields_set:
+            given = getattr(self, field) != type(self).model_fields[field].default
+            if self.scheme is not Scheme.HMAC and given:
                 raise ValueError(f"{field} is of `hmac`, {name} says it itself: leave it out")
         return self
 

@@ -25,7 +25,9 @@ LABELS: Final = {
     "(dead-lettered), `blank` (blank and comment records), `not_for_us` (a dataset this sink does not take)",
     "reason": "of dead letters: the codes of `ingestcore.reasons`; of retries these and `CONFIG_PENDING` (a spec has "
     "not come yet), `OPERATOR_NEEDED` (credentials, permissions)",
-    "outcome": "`committed` or `aborted`",
+    "outcome": "of transactions: `committed` or `aborted`; of requests: `accepted`, `duplicate`, `partly` (a batch), "
+    "`challenge`, or the last part of the problem's type",
+    "cause": "`missing`, `malformed`, `wrong`, `expired`, `future`, `unknown_source`",
     "state": "`normal`, `throttled`, `brownout`, `drain`, `paused`",
     "step": "of reading an object: `fetch`, `inflate`, `cut`, `hash`, over all threads; `total` by the clock",
     "partition": "of the topic the stage reads",
@@ -133,6 +135,31 @@ _LISTING: Final = (
     Metric("ingest_listing_seconds", "gauge", "seconds", "Duration of the last listing", ("source",)),
     Metric("ingest_unmatched_keys", "gauge", "keys", "Keys of the last listing no route pattern matches", ("source",)),
 )
+_WEBHOOKS: Final = (
+    Metric(
+        "ingest_webhook_requests_total",
+        "counter",
+        "requests",
+        "Requests answered; `gone`: the client left before",
+        ("source", "outcome"),
+    ),
+    Metric(
+        "ingest_webhook_signature_failures_total",
+        "counter",
+        "requests",
+        "Posts that were not proven, by cause",
+        ("source", "cause"),
+    ),
+    Metric(
+        "ingest_webhook_ack_seconds",
+        "histogram",
+        "seconds",
+        "From an event's way to Kafka to its acknowledgement by all in-sync replicas",
+        ("source",),
+        LATENCY_BUCKETS,
+    ),
+    Metric("ingest_webhook_in_flight", "gauge", "events", "Events taken and not answered yet"),
+)
 _FLEET: Final = (
     Metric(
         "ingest_service_up",
@@ -150,6 +177,7 @@ SECTIONS: Final = {
     "time": _TIME,
     "trouble": _TROUBLE,
     "listing": _LISTING,
+    "webhooks": _WEBHOOKS,
     "fleet": _FLEET,
 }
 """As `docs/metrics.md` groups them."""
