@@ -77,6 +77,7 @@ MEANING: dict[Reason, Meaning] = {
         "Nothing to do: the sink already holds a newer version. Purge when no longer of interest.",
         "The sink holds the same entity with a higher `revision`: this row came late. The newer one stays.",
         _WHOLE_INPUT,
+        ("postgres-sink",),
     ),
     Reason.SINK_TIMEOUT: Meaning(
         "Sink operation timed out",
@@ -84,6 +85,7 @@ MEANING: dict[Reason, Meaning] = {
         "Check the sink's health and load, then redrive to that sink.",
         "The sink did not answer in time, also when asked again. Nothing is known to be wrong with the row.",
         _WHOLE_INPUT,
+        ("postgres-sink",),
     ),
     Reason.CONSTRAINT_VIOLATION: Meaning(
         "Database constraint violation",
@@ -91,6 +93,7 @@ MEANING: dict[Reason, Meaning] = {
         "The letter carries the database's message. Mend the row or the constraint, then redrive to that sink.",
         "The database refused this row alone; the rows beside it were written.",
         _WHOLE_INPUT,
+        ("postgres-sink",),
     ),
     Reason.CONNECTION_ERROR: Meaning(
         "Network/connection failure",
@@ -98,6 +101,7 @@ MEANING: dict[Reason, Meaning] = {
         "Check network, DNS and the peer, then redrive.",
         "The peer could not be reached for longer than the retries last. Nothing is known to be wrong with the row.",
         _WHOLE_INPUT,
+        ("postgres-sink",),
     ),
     Reason.RATE_LIMITED: Meaning(
         "Rate limit exceeded",
@@ -112,6 +116,7 @@ MEANING: dict[Reason, Meaning] = {
         "Wait until the sink is healthy and the breaker closes, then redrive.",
         "After many failures in a row the sink is left alone for a while; the row was not even sent.",
         _WHOLE_INPUT,
+        ("postgres-sink",),
     ),
     Reason.OBJECT_CORRUPT: Meaning(
         "Object is damaged or cut short",

@@ -239,10 +239,13 @@ class Lister:
         """-> where snapshots are kept (`s3://bucket/…/snapshots/`) and whose store that is."""
         if self._context.platform.work_uri:
             return f"{self._context.platform.work_uri.rstrip('/')}/snapshots/", None
-        sinks = sorted(self._context.specs.sinks().items(), key=lambda item: (item[1].from_ != "normalized", item[0]))
+        lakes = [item for item in self._context.specs.sinks().items() if item[1].parquet]
+        sinks = sorted(lakes, key=lambda item: (item[1].from_ != "normalized", item[0]))
         if not sinks:
-            raise Retriable("no place to keep snapshots: apply a sink, or set INGEST_WORK_URI=s3://bucket/prefix")
-        parquet = self._context.specs.sink(sinks[0][0]).parquet
+            raise Retriable(
+                "no place to keep snapshots: apply a parquet sink, or set INGEST_WORK_URI=s3://bucket/prefix"
+            )
+        parquet = self._context.specs.sink(sinks[0][0]).lake
         return f"{parquet.uri.rstrip('/')}/_ingest/snapshots/", parquet
 
     def _sinks(self) -> dict[str, SinkSpec]:

@@ -155,8 +155,8 @@ def own_output(source: SourceSpec, sinks: Mapping[str, SinkSpec], work_uri: str,
     patterns: list[str] = []
     warnings: list[str] = []
     for name, sink in sinks.items():
-        prefix = _prefix_within(source, sink.parquet.uri)
-        if prefix is None or not _same_store(source, sink.parquet, endpoint):
+        prefix = _prefix_within(source, sink.parquet.uri) if sink.parquet else None
+        if prefix is None or not _same_store(source, sink.lake, endpoint):
             continue
         if prefix.startswith(source.objects.prefix) and prefix != source.objects.prefix:
             patterns.append(re.escape(prefix))

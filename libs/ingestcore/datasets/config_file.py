@@ -16,7 +16,7 @@ from ingestcore.datasets import checks, http_block, s3csv_block
 from ingestcore.datasets.explain import build
 from ingestcore.datasets.names import NAME_RULE, as_name, is_name, snake
 from ingestcore.datasets.problems import ConfigError, Finding, KeyPath, Level, Problem, nearest
-from ingestcore.datasets.secrets import SecretMissing, has_reference, is_secret_name, resolve
+from ingestcore.datasets.secrets import SecretMissing, has_reference, is_secret_name, redact, resolve
 from ingestcore.datasets.service_settings import ServiceSettings, read_settings
 from ingestcore.datasets.spec import DatasetSpec, SinkSpec, SourceSpec, Spec
 from ingestcore.datasets.yaml_tree import Tree, parse
@@ -138,6 +138,9 @@ class _Reader:
             if isinstance(spec, DatasetSpec):
                 for finding in checks.dataset_findings(name, spec, {snake(key) for key in given or {}}):
                     self._add(file, tree, finding)
+            elif isinstance(spec, SinkSpec):
+                for finding in checks.sink_findings(name, spec):
+                    self._add(file, tree, finding)
 
     def _place(self, file: str, tree: Tree, at: tuple[str, str], spec: Spec | None) -> None:
         if at in self._homes:
@@ -248,7 +251,7 @@ def with_provenance(source: SourceSpec) -> SourceSpec:
 
 
 def _with_batch_size(sink: SinkSpec, rows: int | None) -> SinkSpec:
-    if rows is None or "batch_size" in sink.parquet.model_fields_set:
+    if rows is None or sink.parquet is None or "batch_size" in sink.parquet.model_fields_set:
         return sink
     return sink.model_copy(update={"parquet": sink.parquet.model_copy(update={"batch_size": rows})})
 
@@ -260,9 +263,14 @@ def _clear_text_secrets(at: KeyPath, value: Any) -> Iterable[Finding]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _clear_text_secrets(at, item)
-    elif isinstance(value, str) and value and is_secret_name(str(at[-1])) and not has_reference(value):
+    elif isinstance(value, str) and _in_clear(str(at[-1]), value):
         variable = str(at[-1]).upper().removesuffix("S")
         yield Finding(at, "a secret in clear text", f"${{{variable}}} or ${{file:/path}}", Level.WARNING)
+
+
+def _in_clear(name: str, value: str) -> bool:
+    """A secret's own field, or an address with a password in it."""
+    return bool(value) and not has_reference(value) and (is_secret_name(name) or redact(value) != value)
 
 
 def _unresolved(at: KeyPath, value: Any, environ: Mapping[str, str]) -> Iterable[Finding]:

@@ -44,6 +44,8 @@ _INSTEAD = {
     "s3": "{bucket: name, prefix: folder/}",
     "auth": "{scheme: standard-webhooks, secrets: ['${NAME}']}",
     "parquet": "{uri: s3://bucket/prefix/}",
+    "postgres": '{dsn: "${POSTGRES_URL}"}',
+    "dsn": "postgresql://user:password@host:5432/database",
     "keys": "all, or a list of columns, e.g. [id, updated_at]",
 }
 _ROUNDS = 4

@@ -26,6 +26,7 @@ from ingestcore.datasets.decimal_digits import MAX_PRECISION, decimal_digits
 from ingestcore.datasets.encodings import UTF_8, encoding_named
 from ingestcore.datasets.http_source import HttpSource
 from ingestcore.datasets.names import DEFAULT_TENANT
+from ingestcore.datasets.postgres_sink import PostgresSink
 from ingestcore.datasets.spec_values import Name as Name
 from ingestcore.datasets.spec_values import Seconds as Seconds
 from ingestcore.datasets.spec_values import Size as Size
@@ -456,10 +457,13 @@ class ParquetSink(S3Access):
 
 
 class SinkSpec(Spec):
-    """One sink."""
+    """One sink: exactly one of the places below."""
 
-    parquet: ParquetSink
+    parquet: ParquetSink | None = None
     """Where and how files are written"""
+
+    postgres: PostgresSink | None = None
+    """Which database, and how its tables are kept"""
 
     from_: Literal["normalized", "dlq"] = Field(
         default="normalized", validation_alias=AliasChoices("from", "from_"), serialization_alias="from"
@@ -468,3 +472,19 @@ class SinkSpec(Spec):
 
     datasets: tuple[Name, ...] | None = None
     """Which ones; left out: all"""
+
+    @property
+    def lake(self) -> ParquetSink:
+        """Of a sink with `parquet:`."""
+        assert self.parquet is not None
+        return self.parquet
+
+    @property
+    def database(self) -> PostgresSink:
+        """Of a sink with `postgres:`."""
+        assert self.postgres is not None
+        return self.postgres
+
+
+PLACES = ("parquet", "postgres")
+"""Keys of a sink that say where it writes; `<key>-sink` is the service that does."""

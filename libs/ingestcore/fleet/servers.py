@@ -50,7 +50,7 @@ def quiet(settings: Platform) -> Platform:
 
 def buckets_of(registry: Registry, environ: Mapping[str, str]) -> set[str]:
     """-> buckets of sources and sinks at the platform's own S3."""
-    lakes = [sink.parquet for sink in registry.sinks().values()]
+    lakes = [sink.parquet for sink in registry.sinks().values() if sink.parquet]
     places = [source.s3 for source in registry.sources().values() if source.s3 is not None]
     named = [place.bucket for place in places if place.endpoint_url is None]
     named += [lake.uri.removeprefix("s3://").partition("/")[0] for lake in lakes if lake.endpoint_url is None]

@@ -128,7 +128,13 @@ _TROUBLE: Final = (
     Metric("ingest_retry_total", "counter", "retries", "What was tried again, by cause", ("stage", "reason")),
     Metric("ingest_rebalances_total", "counter", "rebalances", "Rebalances of the consumer group", ("stage",)),
     Metric("ingest_backpressure_state", "gauge", "0 or 1", "1 for the state the process is in", ("state",)),
-    Metric("ingest_circuit_open", "gauge", "0 or 1", "1 while something it needs is away and waited for", ("stage",)),
+    Metric(
+        "ingest_circuit_open",
+        "gauge",
+        "0 or 1",
+        "1 while something it needs is away, or a sink's circuit breaker is not closed",
+        ("stage",),
+    ),
 )
 _LISTING: Final = (
     Metric("ingest_objects_found_total", "counter", "objects", "New or changed objects handed on", ("source",)),

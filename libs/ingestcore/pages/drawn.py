@@ -40,7 +40,7 @@ def configuration() -> dict[str, str]:
         "datasets": table(HEAD, rows(DatasetSpec, opened=("dedupe",))),
         "fields": table(HEAD, rows(FieldSpec)),
         "csv": table(HEAD, rows(Dialect)),
-        "sinks": table(HEAD, rows(SinkSpec, opened=("parquet",))),
+        "sinks": table(HEAD, rows(SinkSpec, opened=("parquet", "postgres"))),
         "services": "\n\n".join(
             f"**{service.name}**: {service.summary}\n\n" + table(_VARIABLES, variables(service.settings))
             for service in sorted(own_services().values(), key=lambda service: service.name)

@@ -201,6 +201,9 @@ class _Process:
             details = getattr(built, "status", None)
             if details and not self._service.listens:
                 self._health.explain(self._service.name, details)
+            breaker = getattr(built, "circuit_open", None)
+            if breaker:
+                self._health.watch_breaker(breaker)
             if self._service.listens:
                 self._run_receiver(built)
             elif consumes is None:
