@@ -35,11 +35,13 @@ def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
         def data_received(self, data: bytes) -> None:
             if self._in_head:
                 self._head_bytes += len(data)
-                if self._deadline is None:
-                    self._await_head()
             super().data_received(data)
-            if self._in_head and self._head_bytes > settings.max_header_bytes and not self.transport.is_closing():
+            if not self._in_head or not self._head_bytes or self.transport.is_closing():
+                return
+            if self._head_bytes > settings.max_header_bytes:
                 self._refuse(Problem(Kind.HEADERS_TOO_LARGE, f"more than {settings.max_header_bytes} bytes"))
+            elif self._deadline is None:
+                self._await_head()
 
         def on_headers_complete(self) -> None:
             self._in_head = False
@@ -77,7 +79,15 @@ def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
                 )
 
         def _refuse(self, problem: Problem) -> None:
-            """Answer without an application, and close."""
+            """Answer without an application, and close. A request before this one has its answer first."""
+            cycle = self.cycle
+            if cycle is not None and not cycle.response_complete:
+                if not cycle.more_body:
+                    cycle.keep_alive = False
+                    self.flow.pause_reading()
+                    return
+                cycle.disconnected = True
+                cycle.message_event.set()
             body = problem.body()
             head = f"HTTP/1.1 {problem.kind.status} {problem.kind.value.title}\r\n".encode("ascii")
             lines = (
