@@ -84,6 +84,7 @@ def test_what_makes_two_deliveries_the_same_event() -> None:
         ({"received": ""}, "`first_seen`"),
         ({"received": "yesterday"}, "no moment"),
         ({"received": "2026-01-02T03:04:05+01:00"}, "no moment"),
+        ({"received": "2026-13-02T03:04:05Z"}, "no moment"),
         ({"id": "a\r\nx: y"}, "control characters"),
         ({"source": "a\nb"}, "control characters"),
         ({"type": "a\x00"}, "control characters"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from ingestcore.messages.objects import ObjectFacts, object_id
@@ -21,13 +22,15 @@ SPEC_VERSION: Final = "1.0"
 """Of CloudEvents."""
 URI_SCHEME: Final = "webhook://"
 """Begins the URI of a day of a source: `webhook://shop/2026-01-02`."""
+ENDPOINT: Final = "/v1/webhooks/{source}"
+"""Path of the HTTP endpoint that takes a source's events."""
 JSON: Final = "application/json"
 STRUCTURED: Final = "application/cloudevents+json"
 """Content type of a body that is a whole CloudEvent: the event is its `data`."""
 
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 _NAMED: Final = ("specversion", "id", "source", "type", "time")
 
 
@@ -127,12 +130,12 @@ class Event:
         for name in ("id", "source", "type", "received"):
             if not getattr(self, name):
                 return f"an event needs {'`ce_' + name + '`' if name != 'received' else '`first_seen`'}"
-        if not _MOMENT.fullmatch(self.received):
+        if not _is_moment(self.received):
             return f"first_seen {self.received!r} is no moment like 2026-01-02T03:04:05.678Z"
         texts = (self.id, self.source, self.type, self.time, self.content_type, self.entity, self.idempotency)
-        for text in (*texts, self.client, self.traceparent, *self.attributes.values()):
-            if _CONTROL.search(text):
-                return f"{text[:64]!r}: control characters and lone surrogates can't stand in a header"
+        found = _CONTROL.search(" ".join((*texts, self.client, self.traceparent, *self.attributes.values())))
+        if found:
+            return f"a header of an event holds {found[0]!r}: control characters and lone surrogates can't stand there"
         for name in self.attributes:
             if not _ATTRIBUTE.fullmatch(name) or name in _NAMED:
                 return f"{name[:64]!r} is no name of a further CloudEvents attribute: lower-case letters and digits"
@@ -167,3 +170,11 @@ class Event:
         if problem:
             raise ValueError(f"not the headers of an event: {problem}")
         return event
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return _MOMENT.fullmatch(text) is not None

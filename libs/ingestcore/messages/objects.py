@@ -92,13 +92,18 @@ class ObjectFacts:
     @classmethod
     def decode(cls, text: str) -> ObjectFacts:
         """Raises ValueError."""
-        try:
-            return cls(**orjson.loads(text))
-        except (TypeError, orjson.JSONDecodeError) as error:
-            raise ValueError(f"not object facts: {error!r}") from error
+        return _decoded(text)
 
 
 @lru_cache(maxsize=1024)
 def _encoded(facts: ObjectFacts) -> str:
     """One text stands in many messages."""
     return orjson.dumps(asdict(facts), option=orjson.OPT_SORT_KEYS).decode()
+
+
+@lru_cache(maxsize=1024)
+def _decoded(text: str) -> ObjectFacts:
+    try:
+        return ObjectFacts(**orjson.loads(text))
+    except (TypeError, orjson.JSONDecodeError) as error:
+        raise ValueError(f"not object facts: {error!r}") from error
