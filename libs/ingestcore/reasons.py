@@ -57,19 +57,20 @@ MEANING: dict[Reason, Meaning] = {
         "Compare the header in the letter with the dataset's fields; add the column, rename it with "
         "`from:`, or set `on_extra: discard_value`; then apply the spec and redrive.",
         "The header of an object lacks a required column, has one that the dataset refuses, or can't "
-        "be read at all. None of the object's rows was published.",
-        "the letter holds the header record (64 KiB at most); the rows are in the object itself, "
-        "which `reference` in its facts names",
-        ("chunk-downloader",),
+        "be read at all. None of the object's rows was published. Or one event lacks a required member, or has one "
+        "that the dataset refuses; other events went on.",
+        "the letter holds the header record (64 KiB at most), the rows are in the object itself, "
+        "which `reference` in its facts names; of an event it holds the whole body",
+        ("chunk-downloader", "event-parser"),
     ),
     Reason.VALIDATION_FAIL: Meaning(
         "Data validation failed",
         False,
         "The letter names column, value and row. Mend the producer, or widen the type or rule, then redrive.",
-        "A value is not of its field's type or breaks a rule, or the row has another number of "
-        "columns than the header. The other rows of the object went on.",
-        _WHOLE_ROW,
-        ("csv-parser",),
+        "A value is not of its field's type or breaks a rule, the row has another number of "
+        "columns than the header, or the body of an event is no JSON object (`fault` says why). Other rows went on.",
+        f"{_WHOLE_ROW}; of an event it holds the whole body",
+        ("csv-parser", "event-parser"),
     ),
     Reason.OLDER_REVISION: Meaning(
         "Record has older revision than existing",

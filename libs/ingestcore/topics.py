@@ -21,6 +21,7 @@ class TopicSpec:
     keyed            another partition count would move keys to other owners: services refuse to start
     retention_ms     None: kept for ever
     max_bytes        largest message the platform writes to it
+    one_row          every message is one row: the ledger speaks of runs of them
     """
 
     name: str
@@ -32,6 +33,7 @@ class TopicSpec:
     retention_ms: int | None = 7 * DAY_MS
     compacted: bool = False
     max_bytes: int = 1 << 20
+    one_row: bool = False
 
     def broker_config(self, replication: int = 1) -> dict[str, str]:
         """-> topic configuration for its creation. LogAppendTime: a producer's old timestamp must not make the
@@ -87,6 +89,7 @@ TOPICS: Final = {
             "entity key, else event id",
             "the producer's body, untouched; CloudEvents and request facts in headers",
             max_bytes=MAX_EVENT_BYTES,
+            one_row=True,
         ),
         TopicSpec(
             "typed",

@@ -59,4 +59,5 @@ SERVICE = Service(
     build=build,
     consumes="events",
     produces=("typed", "dlq", "ledger"),
+    takes="http",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -176,10 +177,11 @@ def test_the_parser_reads_blocks(example: Example, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("example", all_examples("event"))
-def test_events_are_read(example: Example) -> None:
+def test_the_event_parser_reads_events(example: Example, tmp_path: Path) -> None:
     input = read_by_the_runtime(example)
     event = Event.of(input.value, input.headers)
     assert (event.headers(), event.key()) == (input.headers, input.key), "written again as it was"
+    run_stage("event-parser", input, tmp_path)
 
 
 @pytest.mark.parametrize("example", all_examples("typed"))
@@ -330,11 +332,14 @@ def test_the_parquet_sink_reads_checkpoints_of_its_claims(example: Example) -> N
 
 
 def plain_rows(value: bytes) -> list[dict[str, Any]]:
-    """-> rows of an Arrow message as an example shows them: bytes in hex."""
+    """-> rows of an Arrow message as an example shows them: bytes in hex, moments as ISO texts."""
     batch = rows.read(value)
     plain = [c.dictionary_decode() if isinstance(c, pa.DictionaryArray) else c for c in batch.columns]
     columns = [c.to_pylist() for c in plain]
-    return [
-        {n: v.hex() if isinstance(v, bytes) else v for n, v in zip(batch.schema.names, row, strict=True)}
-        for row in zip(*columns, strict=True)
-    ]
+    return [{n: _plain(v) for n, v in zip(batch.schema.names, row, strict=True)} for row in zip(*columns, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.isoformat() if isinstance(value, datetime) else value

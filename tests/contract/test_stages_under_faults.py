@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingestcore.messages import rows
-from ingestcore.stage import Emit
+from ingestcore.stage import Emit, Input
 from ingestcore.testing.harness import Committed, drive
 from ingestcore.testing.stage_chain import SETTINGS, Inputs, World, run_chain
 
@@ -79,6 +79,23 @@ def test_parser(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> None:
     assert letters(stormy) == letters(calm)
     assert fates(stormy) == fates(calm)
     assert sum(letters(calm).values()) > 200
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_event_parser(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> None:
+    make = World(tmp_path, seed).maker("event-parser", chain["event-parser"], **SETTINGS["event-parser"])
+    calm = drive(make, chain["event-parser"], seed, faults=False)
+    stormy = drive(make, chain["event-parser"], seed)
+    assert table(stormy.emits, "typed") == table(calm.emits, "typed")
+    assert letters(stormy) == letters(calm)
+    assert fates(stormy) == fates(calm)
+    promised = sum(len(many) for many in chain["event-parser"].values())
+    assert sum(line.rows for line in stormy.tally) == promised == 900
+    assert letters(calm).total() == sum(i.value.startswith(b'{"payment": {"id": 1') for i in all_of(chain)) > 30
+
+
+def all_of(chain: dict[str, Inputs]) -> list[Input]:
+    return [input for many in chain["event-parser"].values() for input in many]
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))

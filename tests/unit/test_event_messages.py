@@ -109,6 +109,8 @@ def test_what_can_be_no_event_is_refused_when_it_is_written(change: dict[str, An
         (lambda h: h.pop("first_seen"), "'first_seen' is missing"),
         (lambda h: h.update(object="{}"), "not object facts"),
         (lambda h: h.update(object="[1]"), "not object facts"),
+        (lambda h: h.update(object=h["object"].replace("webhook:", "s3:")), "no day of a source"),
+        (lambda h: h.update(object=h["object"].replace("shop/2026-01", "shop/2026-13")), "no day of a source"),
         (lambda h: h.update(ce_specversion="0.3"), "'0.3' is not read"),
         (lambda h: h.update(ce_type=""), "`ce_type`"),
         (lambda h: h.update(item="x"), "invalid literal"),

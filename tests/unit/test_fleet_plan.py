@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings
 
 from ingestcore.datasets.config_file import Config
 from ingestcore.datasets.registry import Registry
-from ingestcore.datasets.spec import SinkSpec
+from ingestcore.datasets.spec import SinkSpec, SourceSpec
 from ingestcore.fleet.backoff import LONGEST_SECONDS, SOUND_SECONDS, Backoff
 from ingestcore.fleet.bring_up import Options, run_command, service_environment
 from ingestcore.fleet.layout import Layout
@@ -48,6 +48,18 @@ def test_one_process_per_service_and_per_sink_in_the_order_rows_flow() -> None:
 
 def test_without_sinks_there_is_no_sink_process() -> None:
     assert labels({}, {}) == ["s3-lister-0", "csv-parser-0", "normalizer-0"]
+
+
+def test_what_only_webhooks_need_runs_where_there_are_sources_of_webhooks() -> None:
+    webhooks = SourceSpec.model_validate({"http": {"auth": {"scheme": "open"}}})
+    files = SourceSpec.model_validate({"s3": {"bucket": "lake"}})
+
+    def names(*sources: SourceSpec) -> set[str]:
+        named = {str(n): source for n, source in enumerate(sources)}
+        return {wanted.service for wanted in wanted_processes(discover(), named, {}, {})}
+
+    assert names(files) == names() == names(files, webhooks) - {"event-parser", "webhook-gateway"}
+    assert "event-parser" in names(webhooks)
 
 
 @pytest.mark.parametrize(

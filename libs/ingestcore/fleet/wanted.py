@@ -82,9 +82,11 @@ def _count(service: str, instance: str, replicas: Mapping[str, int]) -> int:
 
 
 def _instances(service: Service, sources: Mapping[str, SourceSpec], sinks: Mapping[str, SinkSpec]) -> list[str]:
-    """A service `parquet-sink` serves the sinks that have a `parquet:` part; one that listens is there for sources."""
+    """A service `parquet-sink` serves the sinks that have a `parquet:` part; one that listens to sources, or takes what
+    those bring in, is there as long as there are any."""
     if service.per != "sink":
-        called = not service.listens or any(getattr(spec, service.takes) is not None for spec in sources.values())
+        for_some = service.takes and (service.listens or service.consumes is not None)
+        called = not for_some or any(getattr(spec, service.takes) is not None for spec in sources.values())
         return [service.name] if called else []
     kind = service.name.removesuffix("-sink").replace("-", "_")
     return [name for name, sink in sinks.items() if getattr(sink, kind, None) is not None]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from ingestcore.messages.objects import ObjectFacts, object_id
@@ -31,6 +31,7 @@ STRUCTURED: Final = "application/cloudevents+json"
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
+_DAY = re.compile(URI_SCHEME + r"[^/]+/\d{4}-\d\d-\d\d")
 _NAMED: Final = ("specversion", "id", "source", "type", "time")
 
 
@@ -51,6 +52,11 @@ def day_of(*, tenant: str, source: str, dataset: str, received: str, provenance:
         first_seen=f"{day}T00:00:00Z",
         provenance=dict(provenance),
     )
+
+
+def day_begins_ms(uri: str) -> int:
+    """URI of a day of a source -> its first moment, milliseconds since 1970. Raises ValueError: it is none."""
+    return int(datetime.fromisoformat(uri.rpartition("/")[2]).replace(tzinfo=UTC).timestamp() * 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +138,8 @@ class Event:
                 return f"an event needs {'`ce_' + name + '`' if name != 'received' else '`first_seen`'}"
         if not _is_moment(self.received):
             return f"first_seen {self.received!r} is no moment like 2026-01-02T03:04:05.678Z"
+        if not _DAY.fullmatch(self.object.uri) or not _is_moment(f"{self.object.uri[-10:]}T00:00:00Z"):
+            return f"object {self.object.uri!r} is no day of a source like {URI_SCHEME}shop/2026-01-02"
         texts = (self.id, self.source, self.type, self.time, self.content_type, self.entity, self.idempotency)
         found = _CONTROL.search(" ".join((*texts, self.client, self.traceparent, *self.attributes.values())))
         if found:

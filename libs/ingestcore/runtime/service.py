@@ -92,7 +92,8 @@ class Service:
     per       "sink": one process for each sink in the configuration; "": one for the fleet
     settings  read from INGEST_<NAME>_*
     sources   of a service without input: names of sources it brings itself; none: those of the configuration
-    takes     of the configuration's sources those that have this part (`s3`, `http`)
+    takes     of the configuration's sources those that have this part (`s3`, `http`); of a stage: only their messages
+              come to it, so that `ingest up` starts it where there are such sources
     listens   its sources are called by their producers: `build` gives a Receiver
     """
 

@@ -21,7 +21,7 @@ from ingestcore.tabular import json_texts, texts
 from ingestcore.tabular.event_body import as_json
 from ingestcore.tabular.texts import Converted
 
-_AS_THEY_ARE: Final = {
+_AS_THEY_ARE: Final[dict[Type, tuple[set[type], pa.DataType]]] = {
     Type.STRING: ({str}, pa.string()),
     Type.INTEGER: ({int}, pa.int64()),
     Type.FLOAT: ({int, float}, pa.float64()),
@@ -41,7 +41,7 @@ def column_of(values: Sequence[Any], field: FieldSpec, exact: Exact, inexact: Ca
     exact    asked only for values that matter
     inexact  place -> may the value's body hold a number that orjson changes?
     """
-    kinds = set(map(type, values))
+    kinds: set[type] = set(map(type, values))
     kinds.discard(NoneType)
     fitting = _AS_THEY_ARE.get(field.type)
     if fitting is not None and kinds <= fitting[0]:
