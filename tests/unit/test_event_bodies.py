@@ -105,6 +105,7 @@ def nested(levels: int) -> bytes:
         (b'{"x":{"a":1,"b":2,"a":{"c":1}}}', Fault.DUPLICATE_NAME),
         (b'{"a":1,"\\u0061":2}', Fault.DUPLICATE_NAME),
         (b'{"a":"\\u003a","a":"\\u003A:"}', Fault.DUPLICATE_NAME),
+        (b'{"a":%s,"a":1}' % (b"1" * 300), Fault.DUPLICATE_NAME),
         (b"[1]", Fault.NOT_AN_OBJECT),
         (b'"a"', Fault.NOT_AN_OBJECT),
         (b"null", Fault.NOT_AN_OBJECT),
@@ -134,6 +135,7 @@ def test_what_is_no_object_is_refused_with_its_fault(body: bytes, fault: Fault) 
         nested(MAX_DEPTH),
         b'{"a":[' + b"[]," * 500 + b"[]]}",
         b'{"":1}',
+        b'{"a":"\\u003a","b":1234567890123456}',
     ],
 )
 def test_an_object_is_read_as_it_is(body: bytes) -> None:

@@ -178,7 +178,7 @@ def _parts(value: Any) -> Any:
 
 
 def _refuse_repeated_names(data: bytes) -> None:
-    json.loads(data, object_pairs_hook=_distinct)
+    json.loads(data, object_pairs_hook=_distinct, parse_int=_integer)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
