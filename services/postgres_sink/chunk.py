@@ -135,8 +135,12 @@ def _tenants(batch: pa.RecordBatch) -> pa.Array:
 
 def _provenance(batch: pa.RecordBatch) -> pa.Array:
     coded = batch.column(PROVENANCE)
-    entries = [{k: v for k, v in entry.items() if v is not None} for entry in coded.dictionary.to_pylist()]
-    return pa.array([orjson.dumps(entry).decode() for entry in entries], pa.string()).take(coded.indices)
+    # Of a part of a message most entries may be other rows'.
+    shared = len(coded.dictionary) <= batch.num_rows
+    entries = (coded.dictionary if shared else coded.dictionary.take(coded.indices)).to_pylist()
+    texts = [orjson.dumps({k: v for k, v in entry.items() if v is not None}).decode() for entry in entries]
+    found = pa.array(texts, pa.string())
+    return found.take(coded.indices) if shared else found
 
 
 def _moment(milliseconds: int) -> str:

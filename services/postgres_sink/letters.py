@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from ingestcore.messages.rows import OBJECT, ROW, write
+from ingestcore.messages.events import URI_SCHEME
+from ingestcore.messages.rows import KEY, OBJECT, ROW, write
 from ingestcore.reasons import Reason
 from ingestcore.stage import Fate, Origin, Reject
 from services.postgres_sink.chunk import Chunk, facts_of
@@ -15,6 +16,11 @@ def letter(chunk: Chunk, row: int, reason: Reason, message: str, sink: str, fate
     part, within = chunk.locate(row)
     single = _alone(part.batch, within)
     facts = facts_of(single.column(OBJECT).dictionary[0].as_py())
+    # Rows of events are numbered by their partition: only the key tells two of them apart.
+    if facts.uri.startswith(URI_SCHEME):
+        place = {"event": single.column(KEY)[0].as_py().hex()}
+    else:
+        place = {"row": str(single.column(ROW)[0].as_py())}
     return Reject(
         at=part.input.at,
         origin=Origin.of(facts),
@@ -22,7 +28,7 @@ def letter(chunk: Chunk, row: int, reason: Reason, message: str, sink: str, fate
         reason=reason,
         message=message,
         object=facts,
-        facts={"row": str(single.column(ROW)[0].as_py()), "table": chunk.table.label, "dataset": chunk.dataset},
+        facts={**place, "table": chunk.table.label, "dataset": chunk.dataset},
         reentry=part.input.at.topic,
         audience=sink,
         fate=fate,

@@ -9,14 +9,17 @@ import collections
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from devstack import Stack
 from ingestcore.messages import rows
 from ingestcore.stage import Emit, Input
+from ingestcore.testing.database_world import DatabaseWorld
 from ingestcore.testing.harness import Committed, drive
-from ingestcore.testing.stage_chain import SETTINGS, Inputs, World, run_chain
+from ingestcore.testing.stage_chain import SETTINGS, Inputs, World, registry, run_chain
 
 ROUNDS = 12
 
@@ -139,3 +142,30 @@ def test_parquet_sink(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> No
     promised = sum(i.rows or 0 for many in inputs.values() for i in many)
     assert sum(line.rows for line in stormy.tally) == promised
     assert sum(line.rows for line in again.tally) == promised
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_postgres_sink(chain: dict[str, Inputs], tmp_path: Path, postgres: Stack, seed: int) -> None:
+    """On a real database. Also reset to earliest and run again with other batches: nothing is written."""
+    inputs, database = chain["parquet-sink"], DatabaseWorld(postgres.endpoints.postgres)
+    reads = "SELECT id, amount, note, _row, xmin::text FROM orders", "SELECT level, text, _row, xmin::text FROM logs"
+    runs, found = [], []
+    for again, batch_size in enumerate((700, 5_000)):
+        specs = registry()
+        specs.feed("sink/warehouse", orjson.dumps({"postgres": {**database.spec, "batch_size": batch_size}}))
+        make = World(tmp_path / str(again), seed).maker("postgres-sink", inputs, sink="warehouse", specs=specs)
+        runs.append(drive(make, inputs, seed + again, fault_rate=0.1))
+        found.append([sorted(database.sql(read)) for read in reads])
+    assert found[1] == found[0]
+    wanted: dict[str, list[tuple[Any, ...]]] = {"orders": [], "logs": []}
+    for many in inputs.values():
+        for input in many:
+            batch = rows.read(input.value)
+            columns = [c for c in batch.schema.names if not c.startswith("_")]
+            values = [batch.column(c).to_pylist() for c in (*columns, rows.ROW)]
+            wanted[input.headers["dataset"].rpartition("@")[0]] += zip(*values, strict=True)
+    for table, name in zip(found[0], ("orders", "logs"), strict=True):
+        assert [row[:-1] for row in table] == sorted(wanted[name]) and len(table) > 200
+    promised = sum(i.rows or 0 for many in inputs.values() for i in many)
+    for run in runs:
+        assert run.rejects == [] and sum(line.rows for line in run.tally) == promised

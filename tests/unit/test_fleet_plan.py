@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic_settings import BaseSettings
@@ -14,7 +15,7 @@ from ingestcore.datasets.spec import SinkSpec, SourceSpec
 from ingestcore.fleet.backoff import LONGEST_SECONDS, SOUND_SECONDS, Backoff
 from ingestcore.fleet.bring_up import Options, run_command, service_environment
 from ingestcore.fleet.layout import Layout
-from ingestcore.fleet.servers import buckets_of, given_servers, platform_of
+from ingestcore.fleet.servers import buckets_of, given_servers, platform_of, wanted_servers
 from ingestcore.fleet.wanted import UnknownService, Wanted, wanted_processes
 from ingestcore.runtime.service import Service, discover
 
@@ -153,6 +154,21 @@ def test_an_address_of_the_embedded_stack_itself_does_not_keep_it_from_starting(
     environ = {"KAFKA_BROKERS": "127.0.0.1:5", "REDIS_URL": "redis://elsewhere"}
     own = {"kafka": {"kafka": "127.0.0.1:5"}, "redis": {"redis": "redis://127.0.0.1:6/0"}}
     assert list(given_servers(environ, own)) == ["redis"]
+
+
+@pytest.mark.parametrize(
+    ("sink", "had", "postgres"),
+    [
+        ({"postgres": {}}, [], True),
+        ({"postgres": {"dsn": "${POSTGRES_URL:-postgresql://db/x}"}}, [], True),
+        ({"postgres": {"dsn": "postgresql://elsewhere/x"}}, [], False),
+        ({"parquet": {"uri": "s3://out/"}}, [], False),
+        ({"parquet": {"uri": "s3://out/"}}, ["kafka", "postgres"], True),
+    ],
+)
+def test_postgres_is_embedded_only_where_a_sink_is_for_it(sink: dict[str, Any], had: list[str], postgres: bool) -> None:
+    config = Config(sinks={"a": SinkSpec.model_validate(sink)})
+    assert ("postgres" in wanted_servers(config, had)) is postgres
 
 
 def test_settings_reach_the_servers_of_the_fleet_whatever_this_shell_exports(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from ingestcore.datasets.config_file import Config
 from ingestcore.datasets.registry import Registry
 from ingestcore.datasets.secrets import SecretMissing, resolve
 from ingestcore.settings import Platform
@@ -13,10 +14,32 @@ _VARIABLES = {
     "kafka": ("INGEST_KAFKA_BOOTSTRAP", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
     "s3": ("INGEST_S3_ENDPOINT_URL", "S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
     "redis": ("INGEST_REDIS_URL", "REDIS_URL"),
+    "postgres": ("POSTGRES_URL",),
 }
 """Names by which each server may be given, the first set one counts."""
 
-_STANDARD = {"kafka": "KAFKA_BOOTSTRAP_SERVERS", "s3": "S3_ENDPOINT_URL", "redis": "REDIS_URL"}
+_STANDARD = {
+    "kafka": "KAFKA_BOOTSTRAP_SERVERS",
+    "s3": "S3_ENDPOINT_URL",
+    "redis": "REDIS_URL",
+    "postgres": "POSTGRES_URL",
+}
+_ALWAYS = ("kafka", "s3", "redis")
+_TO_COME = "postgresql://embedded"
+
+
+def wanted_servers(config: Config, had: Collection[str]) -> tuple[str, ...]:
+    """-> servers a fleet needs: Postgres only where a sink of the files names it by its variable.
+
+    had  servers that were embedded here before: what is in force may name them
+    """
+    named = any("${POSTGRES_URL" in sink.postgres.dsn for sink in config.sinks.values() if sink.postgres)
+    return (*_ALWAYS, "postgres") if named or "postgres" in had else _ALWAYS
+
+
+def with_embedded(environ: Mapping[str, str]) -> dict[str, str]:
+    """-> the environment as processes will see it, with stand-ins for addresses of servers that are started first."""
+    return {_STANDARD["postgres"]: _TO_COME, **environ}
 
 
 def given_servers(

@@ -145,16 +145,19 @@ class World:
         self._last = fresh
         return fresh
 
-    def maker(self, service: str, inputs: Inputs, **settings: Any) -> Callable[[Committed], Stage]:
+    def maker(
+        self, service: str, inputs: Inputs, *, sink: str = "lake", specs: Registry | None = None, **settings: Any
+    ) -> Callable[[Committed], Stage]:
+        """sink: its name, for a service that runs once per sink; specs: other ones than `registry()`."""
         declared = SERVICES[service]
-        instance = "lake" if declared.per == "sink" else service
+        instance = sink if declared.per == "sink" else service
 
         def make(committed: Committed) -> Stage:
             context = Context(
                 platform=Platform(partitions=PARTITIONS, max_row_bytes=64 << 10),
                 settings=declared.settings(**settings),
                 instance=instance,
-                specs=registry(),
+                specs=specs or registry(),
                 topics=CommittedTopics(committed, inputs),
                 metrics=Metrics(),
                 state=self.state(),
