@@ -209,7 +209,8 @@ class Database:
         if blame is Fault.TIME:
             return TimedOut(f"{where}: {_said(error)} (statement_timeout {self.spec.statement_timeout:g} s)")
         if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-            return OperatorNeeded(f"{where}: `dsn` is no address: {_said(error)}")
+            # Its own words would repeat the address, and a password with it.
+            return OperatorNeeded(f"{where}: `dsn` is no address: postgresql://user:password@host:5432/database")
         if blame is Fault.OPERATOR or _refused(error):
             return OperatorNeeded(f"{where}: {_said(error)}: mend it there, or the sink's `dsn`")
         return Away(f"{where}: {_said(error)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
 import random
@@ -13,8 +14,10 @@ import pytest
 
 from devstack import Stack
 from ingestcore.messages.rows import read
+from ingestcore.runtime.recording import dead_letter
 from ingestcore.stage import Fate, OperatorNeeded, Step
 from ingestcore.testing.database_world import DatabaseWorld, Run, fates, reasons
+from ingestcore.testing.sink_world import normalized, object_facts
 from services.postgres_sink.database import Database
 from services.postgres_sink.failures import Away, CircuitOpen, TimedOut
 from services.postgres_sink.stage import PostgresSinkStage
@@ -301,6 +304,16 @@ def test_refused_rows_are_found_and_the_rest_lands(open_world: Open, count: int)
     single = read(reject.raw)
     assert single.num_rows == 1 and single.column("revision").to_pylist() == [7]
     assert world.sql("SELECT count(*) FROM orders") == [(1001 - count,)]
+
+
+def test_events_with_one_number_in_two_partitions_have_two_letters(open_world: Open) -> None:
+    world = open_world()
+    world.datasets["orders@1"] = {}
+    day = dataclasses.replace(object_facts("x"), uri="webhook://shop/2026-01-02")
+    bad = [normalized(n, pa.table({"text": ["nul\0"]}), [day], partition=n, first_row=7) for n in (0, 1)]
+    step = Run(stage(world)).give(*bad)
+    letters = {dead_letter(reject, "postgres-sink", "ingest.normalized", "").id for reject in step.rejects}
+    assert fates(step) == {Fate.REJECTED: 2} and len(letters) == 2
 
 
 def test_a_text_postgres_can_not_hold_is_refused_alone(open_world: Open) -> None:
