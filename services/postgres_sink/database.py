@@ -32,7 +32,7 @@ from services.postgres_sink.table import (
 log = structlog.get_logger(__name__)
 
 _COLUMNS: Final = """
-    SELECT a.attname, format_type(a.atttypid, a.atttypmod),
+    SELECT a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
         a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = ''
     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped"""
@@ -165,7 +165,7 @@ class Database:
             return None
         unique = connection.execute(_UNIQUE, place).fetchall()
         return FoundTable(
-            {name: FoundColumn(type, demands) for name, type, demands in columns},
+            {name: FoundColumn(*facts) for name, *facts in columns},
             [frozenset(names) for (names,) in unique],
         )
 

@@ -155,21 +155,22 @@ class PostgresSinkStage:
         if self._breaker.state() is Circuit.OPEN:
             if not waits:
                 return Reason.CIRCUIT_OPEN
-            raise CircuitOpen(
-                f"Postgres of sink {self._sink} has failed again and again: left alone, next try in "
-                f"{self._breaker.seconds_left():.0f} s",
-                wait_seconds=self._breaker.seconds_left(),
-            )
+            raise self._left_alone(f"Postgres of sink {self._sink} has failed again and again")
         try:
             written = self._writer.write(chunk)
         except (Away, TimedOut) as error:
             self._breaker.failed()
-            if waits or self._breaker.state() is not Circuit.OPEN:
-                error.wait_seconds = self._breaker.seconds_left()
+            if self._breaker.state() is not Circuit.OPEN:
                 raise
+            if waits:
+                raise self._left_alone(str(error)) from error
             return Reason(error.reason)
         self._breaker.succeeded()
         return outcome(chunk, written)
+
+    def _left_alone(self, why: str) -> CircuitOpen:
+        seconds = self._breaker.seconds_left()
+        return CircuitOpen(f"{why}: the circuit breaker is open, next try in {seconds:.0f} s", seconds)
 
     # -- settings
     def _follow_spec(self) -> None:

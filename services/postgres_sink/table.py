@@ -80,9 +80,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class FoundColumn:
-    """A column of a table as the database describes it. `demands`: NOT NULL without a default."""
+    """A column of a table as the database describes it. `demands`: not nullable and without a default."""
 
     type: str
+    nullable: bool
     demands: bool
 
 
@@ -159,6 +160,12 @@ def refusals(table: Table, found: FoundTable) -> Iterator[str]:
     for name, column in found.columns.items():
         if name not in table.columns and column.demands:
             yield f"column {name} may not be null and no row has it: give it a default, or allow nulls"
+    for name in table.key:
+        if name in found.columns and found.columns[name].nullable:
+            yield (
+                f"column {name} of the key may be null: ALTER TABLE {table.sql} ALTER COLUMN {quoted(name)} "
+                "SET NOT NULL"
+            )
     if frozenset(table.key) not in found.unique:
         yield (
             f"it has no unique index on ({', '.join(table.key)}): CREATE UNIQUE INDEX ON {table.sql} "

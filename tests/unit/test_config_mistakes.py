@@ -135,6 +135,13 @@ ERRORS = [
     ("sinks: {a: {parquet: {uri: 's3://out', max_bytes: 12 q}}}", "sinks.a.parquet.max_bytes", 1, "no size", "16MiB"),
     ("sinks: {a: {parquet: {uri: 's3://out', batch_size: 0}}}", "sinks.a.parquet.batch_size", 1, "more than 0", ""),
     ("sinks: {a: {from: dead_letters, parquet: {uri: 's3://out'}}}", "sinks.a.from", 1, "not known", "dlq"),
+    (
+        "datasets: {a: {primary_key: [i], revision: r, fields: {i: string, r: json, '*': string}}}",
+        "datasets.a.revision",
+        1,
+        "no order",
+        "a number",
+    ),
     ("sinks: {a: {}}", "sinks.a", 1, "says nowhere to write", "parquet: {uri: s3://bucket/prefix/}"),
     ("sinks: {a: }", "sinks.a", 1, "says nowhere to write", "postgres: {dsn:"),
     ("sinks: {a: {postgres: {}, parquet: {uri: 's3://out'}}}", "sinks.a", 1, "parquet and postgres at once", "one of"),

@@ -49,6 +49,8 @@ def _keys_and_revision(name: str, spec: DatasetSpec) -> Iterator[Finding]:
             "revision: the column that says which version is newer, if there is one",
             Level.WARNING,
         )
+    if spec.revision in spec.named and spec.named[spec.revision].type is Type.JSON:
+        yield Finding((*at, "revision"), "JSON has no order: no revision is newer", "a number, text, date or timestamp")
     for label, columns in (("primary_key", spec.primary_key), ("dedupe", spec.dedupe.keys or ())):
         if isinstance(columns, tuple) and len(set(columns)) < len(columns):
             yield Finding((*at, label), "names a column twice", "each column once")
