@@ -21,8 +21,9 @@ LABELS: Final = {
     "source": "source of the configuration",
     "dataset": "dataset, without its version",
     "stage": "service, or the sink's name",
-    "fate": "what became of a row in this stage: `emitted` to the next, `delivered` by a sink, `duplicate`, `rejected` "
-    "(dead-lettered), `blank` (blank and comment records), `not_for_us` (a dataset this sink does not take)",
+    "fate": "what became of a row in this stage: `emitted` to the next, `delivered` by a sink, `duplicate`, `stale` (a "
+    "sink has a newer one), `rejected` (dead-lettered), `blank` (blank and comment records), `not_for_us` (a dataset "
+    "this sink does not take)",
     "reason": "of dead letters: the codes of `ingestcore.reasons`; of retries these and `CONFIG_PENDING` (a spec has "
     "not come yet), `OPERATOR_NEEDED` (credentials, permissions)",
     "outcome": "of transactions: `committed` or `aborted`; of requests: `accepted`, `duplicate`, `partly` (a batch), "
