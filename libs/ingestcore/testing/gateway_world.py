@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import time
@@ -67,6 +69,30 @@ class GatewayWorld:
     def stop(self) -> None:
         self.service.stop()
 
+    def beside(self, folder: Path) -> GatewayWorld:
+        """-> another replica, not started."""
+        other = GatewayWorld.__new__(GatewayWorld)
+        other.platform, other.sources = self.platform, self.sources
+        environ = {**self.service.environ, "INGEST_REPLICA": "1"}
+        other.service = OneService.named(folder, environ, "webhook-gateway")
+        return other
+
+    async def post_all(
+        self, posts: Sequence[tuple[str, bytes, Mapping[str, str]]], concurrency: int
+    ) -> list[tuple[int, bytes]]:
+        """(source, body, headers) each -> status and body in the same order; 0: the connection broke."""
+        told: list[tuple[int, bytes]] = [(0, b"")] * len(posts)
+        left = iter(enumerate(posts))
+        port = self.port()
+
+        async def client() -> None:
+            for number, (source, body, headers) in left:
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                    told[number] = await _post(port, source, body, headers)
+
+        await asyncio.gather(*(client() for _ in range(concurrency)))
+        return told
+
     @property
     def root(self) -> str:
         """-> http://127.0.0.1:port"""
@@ -104,6 +130,23 @@ class GatewayWorld:
         port = json.loads((Path(self.service.environ["INGEST_RUN_FILE"])).read_text())["port"]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             return str(answer.read().decode())
+
+
+async def _post(port: int, source: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    """One post on a connection of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        lines = [f"POST /v1/webhooks/{source} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", "Connection: close"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        await writer.drain()
+        answer = await reader.read()
+    finally:
+        writer.close()
+    head, _, text = answer.partition(b"\r\n\r\n")
+    if not head:
+        raise asyncio.IncompleteReadError(answer, None)
+    return int(head.split(b" ", 2)[1]), text
 
 
 def own_platform(folder: Path, **settings: Any) -> Platform:

@@ -42,6 +42,12 @@ class OneService:
             self._process.terminate()
             self._process.wait(_END_SECONDS)
 
+    def kill(self) -> None:
+        """As the kernel does it: nothing is finished."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(_END_SECONDS)
+
     def ends(self) -> int:
         """Wait until it ends by itself. -> exit code. Raises AssertionError: it does not."""
         assert self._process is not None
