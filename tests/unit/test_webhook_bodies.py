@@ -6,6 +6,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,3 +209,10 @@ def test_a_handshake_in_the_query() -> None:
         assert challenge.of_query(hub, query) is None
     assert challenge.of_query(hub, b"hub.mode=subscribe&hub.verify_token=t&hub.challenge=%0D%0AX") is None
     assert challenge.of_query(Challenge(), b"challenge=42&type=url_verification") is None
+
+
+def test_the_producers_page_lists_every_problem() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    for kind in Kind:
+        meaning, again = kind.value, "yes" if kind.value.retry else "no"
+        assert f"| {meaning.status} | `{kind.slug}` | {meaning.title} | {meaning.advice} | {again} |" in page
