@@ -97,7 +97,7 @@ class Gateway:
         intake = self._intake = Intake(self._sources, settings, metrics, deliveries, claims, SharedBuckets(redis))
         endpoint = Endpoint(intake, settings, metrics, lambda name: self._sources.find(name) is not None)
         config = uvicorn.Config(
-            application(endpoint),
+            application(endpoint, bare=not settings.through_fastapi),
             http=limited(settings),
             ws="none",
             lifespan="off",

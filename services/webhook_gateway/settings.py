@@ -86,5 +86,8 @@ class GatewaySettings(Settings):
     redis_seconds: Seconds = Field(default=0.5, gt=0)
     """Until Redis must answer; else it counts as away for a moment, and events are taken without it"""
 
+    through_fastapi: bool = False
+    """Let FastAPI route the events as well: slower, to compare"""
+
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_addresses)] = ()
     """Addresses or networks whose X-Forwarded-For is believed, separated by commas"""

@@ -56,6 +56,11 @@ class OneService:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running: {self.health()}\n{self.told()}") from None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
