@@ -62,6 +62,11 @@ class Sources:
     def find(self, name: str) -> Source | None:
         return self.all().get(name)
 
+    @property
+    def known(self) -> Mapping[str, Source]:
+        """As they were last made; for other threads than the loop's."""
+        return self._sources
+
     def all(self) -> Mapping[str, Source]:
         if self._specs.revision != self._revision or self._clock() >= self._until:
             self._revision, self._until = self._specs.revision, self._clock() + RESOLVED_SECONDS
@@ -79,7 +84,7 @@ class Sources:
             source.http, source.provenance = spec.http, dict(spec.provenance)
             source.dataset = self._specs.current(spec.dataset or name)
         except (OperatorNeeded, Retriable, UnusableSecret, ValidationError) as error:
-            words = "its specification does not hold once resolved" if isinstance(error, ValidationError) else error
+            words = _resolved_badly(error, applied.http) if isinstance(error, ValidationError) else error
             source.broken = f"source {name}: {words}"
             before = self._sources.get(name)
             if before is None or before.broken != source.broken:
@@ -88,6 +93,12 @@ class Sources:
         if rate is not None:
             source.bucket = Bucket(f"{source.tenant}:{name}", rate.max_per_second, rate.burst)
         return source
+
+
+def _resolved_badly(error: ValidationError, applied: HttpSource) -> str:
+    """-> what an empty variable or file breaks; rules' messages hold no values."""
+    rules = "; ".join(str(detail.get("ctx", {}).get("error", detail["msg"])) for detail in error.errors())
+    return f"{rules}, and {', '.join(applied.auth.secrets) or 'a reference'} gives none here"
 
 
 def _nobody(headers: object, body: object, now: object) -> None:

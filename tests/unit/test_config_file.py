@@ -188,7 +188,7 @@ class TestOneSourceStyle:
         http = load([write(self.TEXT, "a.json")]).sources["http"].http
         assert http is not None and (http.auth.scheme, http.auth.secrets) == (
             "standard-webhooks",
-            ("${HTTP_WEBHOOK_SECRET}",),
+            ("${HTTP_WEBHOOK_SECRET:-}",),
         )
         (found,) = problems([write(self.TEXT, "a.json")])
         assert (found.level, found.path) == (Level.WARNING, "http")

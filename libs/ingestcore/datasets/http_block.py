@@ -13,7 +13,7 @@ NAME: Final = "http"
 """The source's and the dataset's name."""
 SERVICE: Final = "webhook-gateway"
 SECRET: Final = "HTTP_WEBHOOK_SECRET"
-"""Variable with the secret of a block that names none."""
+"""Variable with the secret of a block that names none. Where it is not set the source takes nothing and says so."""
 
 
 class BlockIdempotency(Spec):
@@ -41,7 +41,7 @@ class HttpBlock(Spec):
         http: dict[str, Any] = {
             "auth": self.auth.model_dump(exclude_unset=True)
             if self.auth
-            else {"scheme": "standard-webhooks", "secrets": [f"${{{SECRET}}}"]},
+            else {"scheme": "standard-webhooks", "secrets": [f"${{{SECRET}:-}}"]},
             "idempotency": self.idempotency.model_dump(include={"enabled", "ttl"}),
         }
         if self.rate_limit:

@@ -127,8 +127,15 @@ class GatewayWorld:
         return [Event.of(record.value, record.headers) for record in read_all(self.platform, "events")]
 
     def metrics(self) -> str:
+        return self._admin("/metrics", None)
+
+    def act(self, wish: str) -> None:
+        """`drain` or `resume`."""
+        self._admin(f"/admin/{wish}", b"")
+
+    def _admin(self, path: str, body: bytes | None) -> str:
         port = json.loads((Path(self.service.environ["INGEST_RUN_FILE"])).read_text())["port"]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", body, timeout=5) as answer:
             return str(answer.read().decode())
 
 
