@@ -40,7 +40,7 @@ class _Direct(Response):
 
 
 def application(endpoint: Endpoint, *, bare: bool = True) -> Any:
-    """-> the ASGI application. bare: the hot route does not pass through FastAPI (docs/decisions)."""
+    """-> the ASGI application. bare: the hot route does not pass through FastAPI."""
     api = FastAPI(title="Webhook gateway", version="1", description="Takes events from producers.", redoc_url=None)
 
     @api.post(
