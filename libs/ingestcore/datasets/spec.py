@@ -61,13 +61,13 @@ class FieldSpec(Spec):
     """Digits of a decimal after the point; written with the type"""
 
     from_: str | None = Field(default=None, validation_alias=AliasChoices("from", "from_"), serialization_alias="from")
-    """Its name in the file, where it differs"""
+    """Its name in the file, where it differs; of events where it is in the body, see Events"""
 
     nullable: bool = True
     """`false`: a null is a bad row"""
 
     required: bool = True
-    """`false`: the column may be missing from the file; it is null then"""
+    """`false`: the column may be missing from the file, or the member from an event; it is null then"""
 
     min: float | int | str | None = None
     """Smallest value of numbers, decimals, dates and timestamps (ISO text), inclusive. A bound of a decimal with more
@@ -228,11 +228,12 @@ class DedupeSpec(Spec):
 
     keys: tuple[str, ...] | Literal["all"] | None = None
     """Columns, or `all` (the content), that make two rows the same; a list must contain the primary key. Left out:
-    `all` with a primary key, else the row's place in its object, so that only reading again is deduplicated"""
+    `all` with a primary key, else the row's place in its object, so that only reading again is deduplicated; of events,
+    with a primary key or without, the event itself"""
 
     window: Seconds | None = Field(default=None, gt=0)
     """How long a key is remembered after it was published: within it exactly one row of a key is published, after it
-    (an eighth of it later at most) one may be again; left out: for ever"""
+    (an eighth of it later at most) one may be again; left out: for ever, of events `7d`"""
 
     capacity: int = Field(default=10_000_000, gt=0)
     """Keys the Bloom filter is made for; the check behind it is exact"""
@@ -257,7 +258,8 @@ class DatasetSpec(Spec):
     """By output name: a type, or a mapping (below); `"*"`: type of the rest. Left out: every column, as a string"""
 
     on_extra: OnExtra = OnExtra.FREEZE
-    """Columns not named: `freeze`: the object is dead-lettered (SCHEMA_DRIFT); `discard_value`: they are left out"""
+    """Columns, or members of an event, not named: `freeze`: the object, or the event, is dead-lettered (SCHEMA_DRIFT);
+    `discard_value`: they are left out"""
 
     csv: Dialect = Dialect()
     """How the file is written (below)"""
