@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 URI    ?= s3://lake/raw/sample.csv
 GIB    ?= 20
 
-.PHONY: help setup demo test test-long check docs bench load-sample-data lock clean
+.PHONY: help setup demo test test-long check docs bench bench-gateway load-sample-data lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,7 +38,7 @@ check: $(READY)  ## Formatting, types, layers, unit and contract tests (under a 
 	@$(BIN)/pytest -n 2 --dist worksteal -m "not long" tests/unit tests/contract
 
 test: check  ## All tests but the long ones, on real Kafka, S3 and Redis
-	@$(BIN)/pytest -n 2 --dist loadfile tests/integration tests/e2e -m "not long"
+	@$(BIN)/pytest -n 3 --dist loadfile tests/integration tests/e2e -m "not long"
 
 test-long: $(READY)  ## The long ones: 1 GB end to end under kills, freezes and resets; random faults; 10 million keys
 	@$(BIN)/pytest tests --ignore=tests/faults -m long
@@ -46,6 +46,9 @@ test-long: $(READY)  ## The long ones: 1 GB end to end under kills, freezes and 
 
 bench: $(READY)  ## What the whole chain costs: CPU of every process, MB/s, memory; JSON and a chart in bench-report/
 	@$(BIN)/python -m ingestcore.bench
+
+bench-gateway: $(READY)  ## What the webhook gateway costs: events per CPU second, latencies, as JSON
+	@$(BIN)/python -m ingestcore.bench.gateway
 
 load-sample-data: $(READY)  ## Put the synthetic CSV of the benchmark into S3: make load-sample-data URI=s3://bucket/raw/sample.csv GIB=20
 	@$(BIN)/python -m connectors.bench.sample_data $(URI) --gib $(GIB)

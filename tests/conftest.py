@@ -14,6 +14,7 @@ import pytest
 from ingestcore.settings import Platform
 
 if TYPE_CHECKING:
+    from devstack import Stack
     from ingestcore.testing.fleet import LocalFleet
 
 QUICK = {"INGEST_SESSION_TIMEOUT_MS": "3000", "INGEST_TRANSACTION_TIMEOUT_MS": "5000", "INGEST_PARTITIONS": "4"}
@@ -42,6 +43,15 @@ def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     os.environ.clear()
     os.environ.update(before)
     stack.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """-> a real Postgres of its own, which tests may stop and start; `POSTGRES_URL` replaces it."""
+    import devstack
+
+    with devstack.start(tmp_path_factory.mktemp("postgres"), servers=["postgres"]) as stack:
+        yield stack
 
 
 @pytest.fixture

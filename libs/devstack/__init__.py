@@ -1,4 +1,4 @@
-"""Real Kafka, S3 and Redis as child processes: for the demo, tests and benchmarks."""
+"""Real Kafka, S3, Redis and Postgres as child processes: for the demo, tests and benchmarks."""
 
 from devstack.endpoints import Endpoints
 from devstack.server import StackError

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from devstack.kafka import Kafka
+from devstack.postgres import Postgres
 from devstack.seaweedfs import SeaweedFS
 from devstack.server import Server, StackError
 from devstack.valkey import Valkey
 
-SERVERS: dict[str, Server] = {server.name: server for server in (Kafka(), SeaweedFS(), Valkey())}
+SERVERS: dict[str, Server] = {server.name: server for server in (Kafka(), SeaweedFS(), Valkey(), Postgres())}
 
 
 def pick(names: Sequence[str]) -> list[Server]:

@@ -1,4 +1,4 @@
-"""The command line tools of a stack: Kafka's scripts and redis-cli in `<folder>/bin`, aimed at this stack."""
+"""The command line tools of a stack: Kafka's scripts, redis-cli and psql in `<folder>/bin`, aimed at this stack."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from devstack.endpoints import Endpoints
 from devstack.java import find_java
 from devstack.kafka_jars import jars_folder
+from devstack.postgres import psql_command
 
 KAFKA_TOOLS = {
     "kafka-topics.sh": "org.apache.kafka.tools.TopicCommand",
@@ -43,6 +44,12 @@ _REDIS_SCRIPT = """\
 DEVSTACK_REDIS_URL={url} exec {redis_cli} "$@"
 """
 
+_PSQL_SCRIPT = """\
+#!/bin/sh
+# Written at every start of this stack; the address defaults to its Postgres.
+exec {psql} "$@"
+"""
+
 
 def bin_folder(folder: Path) -> Path:
     return folder / "bin"
@@ -58,6 +65,9 @@ def write_commands(folder: Path, endpoints: Endpoints) -> None:
     if endpoints.redis:
         script = _REDIS_SCRIPT.format(url=shlex.quote(endpoints.redis), redis_cli=_python_module("devstack.redis_cli"))
         _write(target / "redis-cli", script)
+    psql = psql_command(endpoints.postgres) if endpoints.postgres else None
+    if psql:
+        _write(target / "psql", _PSQL_SCRIPT.format(psql=psql))
 
 
 def import_path() -> Path:

@@ -15,6 +15,7 @@ class Endpoints:
     s3_secret_key: str = ""
     s3_region: str = ""
     redis: str = ""  # redis://host:port/database
+    postgres: str = ""  # postgresql://user@host:port/database
 
     def as_dict(self) -> dict[str, str]:
         return asdict(self)
@@ -30,5 +31,6 @@ class Endpoints:
             "AWS_REGION": self.s3_region,
             "AWS_DEFAULT_REGION": self.s3_region,
             "REDIS_URL": self.redis,
+            "POSTGRES_URL": self.postgres,
         }
         return {name: value for name, value in variables.items() if value}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,6 +67,7 @@ _PROPERTIES = {
 class Kafka:
     name = "kafka"
     ports = ("broker", "controller", "secure")
+    stop_signal = signal.SIGTERM
     grace_seconds = 10.0  # enough to close its logs; a killed broker has to recover them at its next start
 
     def external(self, environ: Mapping[str, str]) -> dict[str, str] | None:

@@ -101,7 +101,7 @@ def spawn(server: Server, place: Place) -> Child:
 
 
 def stop_all(children: Iterable[Child]) -> None:
-    """Stop servers side by side: SIGTERM, each its own grace, then SIGKILL for the group.
+    """Stop servers side by side: the signal each wants, its own grace, then SIGKILL for the group.
 
     Raises StackError, after all others were stopped, when a process survives SIGKILL.
     """
@@ -109,8 +109,8 @@ def stop_all(children: Iterable[Child]) -> None:
     survivors: list[str] = []
     begun = time.monotonic()
     for child in waiting:
-        child.signal(signal.SIGTERM)
-        child.signal(signal.SIGCONT)  # a frozen process takes SIGTERM only once it runs again
+        child.signal(child.server.stop_signal)
+        child.signal(signal.SIGCONT)  # a frozen process takes a signal only once it runs again
     while waiting:
         time.sleep(POLL_SECONDS)
         elapsed = time.monotonic() - begun

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import signal
 import sys
 from collections.abc import Mapping
 from http.client import HTTPException
@@ -31,6 +32,7 @@ class SeaweedFS:
         *("s3", "s3_grpc", "filer", "filer_grpc"),
         *("master", "master_grpc", "volume", "volume_grpc"),
     )
+    stop_signal = signal.SIGTERM
     # It takes 26 s to stop by itself; what it has acknowledged is on disk, so it may be killed.
     grace_seconds = 1.0
 

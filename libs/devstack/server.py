@@ -50,8 +50,12 @@ class Server(Protocol):
         """Names of all ports it listens on; each gets a free number on 127.0.0.1."""
 
     @property
+    def stop_signal(self) -> int:
+        """Asks it to stop."""
+
+    @property
     def grace_seconds(self) -> float:
-        """Time between SIGTERM and SIGKILL when the stack stops."""
+        """Time between that signal and SIGKILL when the stack stops."""
 
     def external(self, environ: Mapping[str, str]) -> dict[str, str] | None:
         """Fields of `Endpoints` if the environment names a server to use instead of a local one, else None.

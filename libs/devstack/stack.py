@@ -155,7 +155,7 @@ def start(
     """Start a stack in a folder (made if missing) and return when every server is ready.
 
     Data and ports of an earlier stack in the folder are used again. Servers that the environment names
-    (KAFKA_BOOTSTRAP_SERVERS or KAFKA_BROKERS, S3_ENDPOINT_URL, REDIS_URL) are not started but used.
+    (KAFKA_BOOTSTRAP_SERVERS or KAFKA_BROKERS, S3_ENDPOINT_URL, REDIS_URL, POSTGRES_URL) are not started but used.
     Unless `detach`, keep the Stack: the servers stop when it is dropped or this process ends, in whatever
     way. The first start of all downloads Kafka, which takes from seconds to minutes.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import socket
 import stat
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ PING_TIMEOUT_SECONDS = 2.0
 class Valkey:
     name = "redis"
     ports = ("redis",)
+    stop_signal = signal.SIGTERM
     grace_seconds = 5.0  # time to write out its append-only file
 
     def external(self, environ: Mapping[str, str]) -> dict[str, str] | None:

@@ -57,19 +57,20 @@ MEANING: dict[Reason, Meaning] = {
         "Compare the header in the letter with the dataset's fields; add the column, rename it with "
         "`from:`, or set `on_extra: discard_value`; then apply the spec and redrive.",
         "The header of an object lacks a required column, has one that the dataset refuses, or can't "
-        "be read at all. None of the object's rows was published.",
-        "the letter holds the header record (64 KiB at most); the rows are in the object itself, "
-        "which `reference` in its facts names",
-        ("chunk-downloader",),
+        "be read at all. None of the object's rows was published. Or one event lacks a required member, or has one "
+        "that the dataset refuses; other events went on.",
+        "the letter holds the header record (64 KiB at most), the rows are in the object itself, "
+        "which `reference` in its facts names; of an event it holds the whole body",
+        ("chunk-downloader", "event-parser"),
     ),
     Reason.VALIDATION_FAIL: Meaning(
         "Data validation failed",
         False,
         "The letter names column, value and row. Mend the producer, or widen the type or rule, then redrive.",
-        "A value is not of its field's type or breaks a rule, or the row has another number of "
-        "columns than the header. The other rows of the object went on.",
-        _WHOLE_ROW,
-        ("csv-parser",),
+        "A value is not of its field's type or breaks a rule, the row has another number of "
+        "columns than the header, or the body of an event is no JSON object (`fault` says why). Other rows went on.",
+        f"{_WHOLE_ROW}; of an event it holds the whole body",
+        ("csv-parser", "event-parser"),
     ),
     Reason.OLDER_REVISION: Meaning(
         "Record has older revision than existing",
@@ -77,6 +78,7 @@ MEANING: dict[Reason, Meaning] = {
         "Nothing to do: the sink already holds a newer version. Purge when no longer of interest.",
         "The sink holds the same entity with a higher `revision`: this row came late. The newer one stays.",
         _WHOLE_INPUT,
+        ("postgres-sink",),
     ),
     Reason.SINK_TIMEOUT: Meaning(
         "Sink operation timed out",
@@ -84,6 +86,7 @@ MEANING: dict[Reason, Meaning] = {
         "Check the sink's health and load, then redrive to that sink.",
         "The sink did not answer in time, also when asked again. Nothing is known to be wrong with the row.",
         _WHOLE_INPUT,
+        ("postgres-sink",),
     ),
     Reason.CONSTRAINT_VIOLATION: Meaning(
         "Database constraint violation",
@@ -91,6 +94,7 @@ MEANING: dict[Reason, Meaning] = {
         "The letter carries the database's message. Mend the row or the constraint, then redrive to that sink.",
         "The database refused this row alone; the rows beside it were written.",
         _WHOLE_INPUT,
+        ("postgres-sink",),
     ),
     Reason.CONNECTION_ERROR: Meaning(
         "Network/connection failure",
@@ -98,6 +102,7 @@ MEANING: dict[Reason, Meaning] = {
         "Check network, DNS and the peer, then redrive.",
         "The peer could not be reached for longer than the retries last. Nothing is known to be wrong with the row.",
         _WHOLE_INPUT,
+        ("postgres-sink",),
     ),
     Reason.RATE_LIMITED: Meaning(
         "Rate limit exceeded",
@@ -112,6 +117,7 @@ MEANING: dict[Reason, Meaning] = {
         "Wait until the sink is healthy and the breaker closes, then redrive.",
         "After many failures in a row the sink is left alone for a while; the row was not even sent.",
         _WHOLE_INPUT,
+        ("postgres-sink",),
     ),
     Reason.OBJECT_CORRUPT: Meaning(
         "Object is damaged or cut short",

@@ -21,6 +21,7 @@ class TopicSpec:
     keyed            another partition count would move keys to other owners: services refuse to start
     retention_ms     None: kept for ever
     max_bytes        largest message the platform writes to it
+    one_row          every message is one row: the ledger speaks of runs of them
     """
 
     name: str
@@ -32,6 +33,7 @@ class TopicSpec:
     retention_ms: int | None = 7 * DAY_MS
     compacted: bool = False
     max_bytes: int = 1 << 20
+    one_row: bool = False
 
     def broker_config(self, replication: int = 1) -> dict[str, str]:
         """-> topic configuration for its creation. LogAppendTime: a producer's old timestamp must not make the
@@ -57,6 +59,8 @@ def min_insync(replication: int) -> int:
 
 MAX_MESSAGE_BYTES: Final = 33 << 20
 """A block holds at least one row, and `max_row_bytes` may be set up to 32 MiB."""
+MAX_EVENT_BYTES: Final = 8 << 20
+"""Largest body of an event."""
 
 TOPICS: Final = {
     spec.name: spec
@@ -78,6 +82,14 @@ TOPICS: Final = {
             "object id + block number",
             "raw bytes; facts in headers",
             max_bytes=MAX_MESSAGE_BYTES,
+        ),
+        TopicSpec(
+            "events",
+            "Events as producers sent them",
+            "entity key, else event id",
+            "the producer's body, untouched; CloudEvents and request facts in headers",
+            max_bytes=MAX_EVENT_BYTES,
+            one_row=True,
         ),
         TopicSpec(
             "typed",

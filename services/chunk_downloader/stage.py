@@ -70,9 +70,10 @@ class Downloader(Stateless):
         """Work is coming: connections are opened now, and not one by one when the first object waits for them."""
         if not partitions:
             return
-        for name in list(self._specs.sources())[: max(1, WARM_CONNECTIONS // self._settings.max_workers)]:
+        names = [name for name, spec in self._specs.sources().items() if spec.s3 is not None]
+        for name in names[: max(1, WARM_CONNECTIONS // self._settings.max_workers)]:
             try:
-                source = self._specs.source(name).s3
+                source = self._specs.source(name).objects
                 store = self._store(source)
             except (OperatorNeeded, Retriable):
                 continue  # told when an object of this source comes
@@ -87,7 +88,7 @@ class Downloader(Stateless):
         ref = ObjectRef.decode(input.value)
         start = Token.decode(resume) if resume else self._beginning(ref)
         spec, source = self._specs.dataset(start.dataset), self._specs.source(ref.source)
-        return Task(input.at, ref, _facts(ref, start.dataset, source), source.s3, spec, start, resume is not None)
+        return Task(input.at, ref, _facts(ref, start.dataset, source), source.objects, spec, start, resume is not None)
 
     def _beginning(self, ref: ObjectRef) -> Token:
         dataset = self._specs.current(ref.dataset)

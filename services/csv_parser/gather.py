@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from ingestcore.messages.blocks import SEGMENT_BYTES, Block
 from ingestcore.stage import At, Emit, Input, Line, Reject, Step
 from ingestcore.tabular.block import Parsed
 from ingestcore.tabular.keys import Owner, keys
-from ingestcore.tabular.partition import repartition
+from ingestcore.tabular.typed import Coded, typed_messages
 
 
 @dataclass(frozen=True)
@@ -98,67 +98,24 @@ class Group:
         pieces = [piece for piece in self.pieces if piece.rows.num_rows]
         if not pieces:
             return
-        objects, hashes = _Coded(), _Coded()
-        rows = self._with_platform_columns(pieces, objects, hashes)
-        most = min(messages.MAX_ROWS, max(1, message_bytes * rows.num_rows // max(1, rows.nbytes)))
-        for partition, owned in repartition(rows, rows.column(messages.ENTITY).chunk(0), partitions):
-            for part in _cut(owned, most, 2 * message_bytes):
-                value = messages.write(_typed(part, objects, hashes))
-                yield Emit("typed", value, part.num_rows, partition=partition, headers={"dataset": self.dataset})
-
-    def _with_platform_columns(self, pieces: Sequence[Piece], objects: _Coded, hashes: _Coded) -> pa.Table:
-        """-> all rows, one chunk a column; `_object` and `_hash` still as codes."""
         rows = pa.concat_tables([piece.rows for piece in pieces]).combine_chunks()
+        coded = {messages.OBJECT: Coded(), messages.HASH: Coded()}
+        yield from typed_messages(
+            rows,
+            dict(zip(messages.TYPED_FIELDS, self._platform_columns(pieces, rows, coded), strict=True)),
+            coded,
+            dataset=self.dataset,
+            partitions=partitions,
+            message_bytes=message_bytes,
+        )
+
+    def _platform_columns(
+        self, pieces: Sequence[Piece], rows: pa.Table, coded: Mapping[str, Coded]
+    ) -> tuple[pa.Array, ...]:
+        """-> in the order of TYPED_FIELDS; `_object` and `_hash` still as codes."""
         counts = [piece.rows.num_rows for piece in pieces]
         numbers = pa.array(np.concatenate([piece.numbers for piece in pieces]))
         made = keys(rows, self.spec, [(piece.owner, piece.rows.num_rows) for piece in pieces], numbers)
-        owner = np.repeat(np.array([objects.code(piece.object) for piece in pieces], np.int32), counts)
-        segment = [np.array([hashes.code(text) for text in p.hashes], np.int32)[p.segments] for p in pieces]
-        columns = {
-            messages.ENTITY: made.entity,
-            messages.KEY: made.key,
-            messages.OBJECT: pa.array(owner),
-            messages.HASH: pa.array(np.concatenate(segment)),
-            messages.ROW: numbers,
-        }
-        return pa.table([*rows.columns, *columns.values()], names=[*rows.schema.names, *columns])
-
-
-def _cut(rows: pa.Table, most: int, nbytes: int) -> Iterator[pa.Table]:
-    """-> slices of at most so many rows, and of at most so many bytes where a slice has more than one row."""
-    for start in range(0, rows.num_rows, most):
-        part = rows.slice(start, most)
-        if part.nbytes > nbytes and part.num_rows > 1:
-            yield from _cut(part, part.num_rows // 2, nbytes)
-        else:
-            yield part
-
-
-class _Coded:
-    """Texts by number, for dictionary columns that name only what a batch uses."""
-
-    def __init__(self) -> None:
-        self._codes: dict[str, int] = {}
-
-    def code(self, text: str) -> int:
-        return self._codes.setdefault(text, len(self._codes))
-
-    def dictionary(self, codes: NDArray[np.int32]) -> pa.Array:
-        texts = list(self._codes)
-        used = np.flatnonzero(np.bincount(codes, minlength=len(texts)))
-        renumbered = np.zeros(len(texts), np.int32)
-        renumbered[used] = np.arange(len(used), dtype=np.int32)
-        names = pa.array([texts[i] for i in used.tolist()], pa.string())
-        return pa.DictionaryArray.from_arrays(pa.array(renumbered[codes]), names)
-
-
-def _typed(rows: pa.Table, objects: _Coded, hashes: _Coded) -> pa.RecordBatch:
-    """-> the message's batch: data columns, then the platform's in their fixed order."""
-    coded = {messages.OBJECT: objects, messages.HASH: hashes}
-    platform = len(messages.TYPED_FIELDS)
-    fields = [*list(rows.schema)[:-platform], *messages.TYPED_FIELDS]
-    arrays = []
-    for wanted, column in zip(fields, rows.columns, strict=True):
-        values = column.chunk(0)
-        arrays.append(coded[wanted.name].dictionary(values.to_numpy()) if wanted.name in coded else values)
-    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+        owner = np.repeat(coded[messages.OBJECT].codes(piece.object for piece in pieces), counts)
+        segment = [coded[messages.HASH].codes(piece.hashes)[piece.segments] for piece in pieces]
+        return made.entity, made.key, pa.array(owner), pa.array(np.concatenate(segment)), numbers

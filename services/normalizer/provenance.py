@@ -1,6 +1,7 @@
 """Origin and `_provenance` of rows, from the `_object` and `_hash` columns of a typed batch. Pure.
 
-Rows of one object and segment share one entry, so a row costs four bytes.
+Rows of one object and segment share one entry, so a row costs four bytes. Rows of events have one each: it says when
+the event was taken in and when it happened.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ingestcore.datasets.provenance import source_metadata
 from ingestcore.messages.objects import ObjectFacts
-from ingestcore.messages.rows import HASH, OBJECT, PROVENANCE_TYPE
+from ingestcore.messages.rows import HASH, OBJECT, OBSERVED, PROVENANCE_TYPE, RECEIVED
 from ingestcore.stage import Origin
 
 Codes = NDArray[np.int64]
@@ -45,8 +47,10 @@ def codes(column: pa.DictionaryArray) -> Codes:
 
 
 def provenance_column(batch: pa.RecordBatch) -> pa.DictionaryArray:
-    """-> `_provenance` of a batch with `_object` and `_hash`: one entry for each pair that occurs."""
+    """-> `_provenance` of a batch with `_object` and `_hash`: one entry for each pair that occurs, or each event."""
     objects, hashes = batch.column(OBJECT), batch.column(HASH)
+    if RECEIVED in batch.schema.names:
+        return _of_events(batch)
     width = max(len(hashes.dictionary), 1)
     pairs = codes(objects) * width + codes(hashes)
     if len(objects.dictionary) * width <= _DENSE_PAIRS:
@@ -69,3 +73,22 @@ def _entries(texts: list[str], content_hashes: pa.StringArray, objects: Codes) -
         for number, (field, column) in enumerate(zip(fields, columns, strict=True))
     ]
     return pa.StructArray.from_arrays(arrays, fields=fields)
+
+
+def _of_events(batch: pa.RecordBatch) -> pa.DictionaryArray:
+    objects = batch.column(OBJECT)
+    columns = zip(*(_shared(text) for text in objects.dictionary.to_pylist()), strict=True)
+    fields = list(PROVENANCE_TYPE)
+    shared = dict(zip(fields, columns, strict=True)) if len(objects.dictionary) else dict.fromkeys(fields, ())
+    made = {field: pa.array(values, field.type).take(objects.indices) for field, values in shared.items()}
+    observed = fields[PROVENANCE_TYPE.get_field_index("observedAt")]
+    made[fields[_HASH_FIELD]] = batch.column(HASH).dictionary_decode()
+    made[fields[PROVENANCE_TYPE.get_field_index("ingestedAt")]] = _moments(batch.column(RECEIVED))
+    made[observed] = pc.coalesce(_moments(batch.column(OBSERVED)), made[observed])
+    entries = pa.StructArray.from_arrays(list(made.values()), fields=fields)
+    return pa.DictionaryArray.from_arrays(pa.array(np.arange(batch.num_rows, dtype=np.int32)), entries)
+
+
+def _moments(column: pa.Array) -> pa.StringArray:
+    """-> ISO 8601, UTC, ending in `Z`."""
+    return pc.strftime(column, "%Y-%m-%dT%H:%M:%SZ")

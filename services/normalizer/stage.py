@@ -13,14 +13,26 @@ from typing import Any, Final, Protocol
 import numpy as np
 import pyarrow as pa
 
-from ingestcore.messages.rows import HASH, KEY, NORMALIZED_FIELDS, OBJECT, PROVENANCE, TYPED_FIELDS, read, write
+from ingestcore.datasets.windows import EVENT_WINDOW_SECONDS
+from ingestcore.messages.rows import (
+    EVENT_FIELDS,
+    HASH,
+    KEY,
+    NORMALIZED_FIELDS,
+    OBJECT,
+    PROVENANCE,
+    RECEIVED,
+    TYPED_FIELDS,
+    read,
+    write,
+)
 from ingestcore.stage import Emit, Fate, Input, Line, Owner, Step
 from services.normalizer.changelog import CHANGELOG, KeysRecord
 from services.normalizer.keys import KEY_BYTES, Keys, Mask
 from services.normalizer.piles import Pile
 from services.normalizer.provenance import codes, origin_of, provenance_column
 
-_TYPED_NAMES: Final = frozenset(field.name for field in TYPED_FIELDS)
+_TYPED_NAMES: Final = frozenset(field.name for field in (*TYPED_FIELDS, *EVENT_FIELDS))
 
 
 class KnownKeys(Protocol):
@@ -66,7 +78,8 @@ class Normalizer:
     """A map with state.
 
     gather_bytes  inputs smaller than this are settled together, up to this size
-    window        dataset@version -> seconds its keys are remembered; None: for ever. Raises NotSeenYet
+    window        dataset@version -> seconds its keys are remembered; None: it does not say, which means for ever, of
+                  events EVENT_WINDOW_SECONDS. Raises NotSeenYet
     produced      partition -> (offset, broker time in ms) of this process's changelog records of the last committed
                   transaction that had any, if known
     report        told at each commit and when partitions come or leave: duplicates of this commit by owner (0 where
@@ -101,7 +114,8 @@ class Normalizer:
             yield self._settle(self._piles.pop(place))
             pile = None
         if pile is None:
-            window_ms = round((self._window(place[1]) or 0) * 1000)
+            unsaid = EVENT_WINDOW_SECONDS if RECEIVED in batch.schema.names else 0
+            window_ms = round((self._window(place[1]) or unsaid) * 1000)
             pile = self._piles[place] = Pile(place[1], place[0], batch.schema, window_ms)
         pile.add(input.at, batch, len(input.value), input.timestamp_ms)
         if large or pile.nbytes >= self._gather_bytes:
@@ -173,10 +187,11 @@ def _typed(input: Input) -> pa.RecordBatch:
         raise ValueError("a typed message needs the header `dataset`")
     batch = read(input.value)
     names = batch.schema.names
-    for field in TYPED_FIELDS:
+    of_events = EVENT_FIELDS if RECEIVED in names else ()
+    for field in (*TYPED_FIELDS, *of_events):
         if names.count(field.name) != 1 or batch.schema.field(field.name).type != field.type:
             raise ValueError(f"a typed batch needs one column {field.name} of type {field.type}")
-    for name in (KEY, OBJECT, HASH):
+    for name in (KEY, OBJECT, HASH, *(field.name for field in of_events if not field.nullable)):
         if batch.column(name).null_count:
             raise ValueError(f"{name} must not be null")
     for facts in batch.column(OBJECT).dictionary.to_pylist():

@@ -104,7 +104,7 @@ class ParquetSink:
         return None if parcel.rows else parcel.lines
 
     def _new_run(self, owned: OwnedPartition) -> Run:
-        parquet = self._spec.parquet
+        parquet = self._spec.lake
         layout = Layout(self._lake.uri, parquet.batch_size, self._sink, self._spec.from_)
         owned.run = Run(layout, self._open_writing(layout), self._clock())
         return owned.run
@@ -129,7 +129,7 @@ class ParquetSink:
         held = [(owned, owned.run) for owned in self._owned.values() if owned.run]
         if final or self._moved():
             return held
-        parquet, now = self._spec.parquet, self._clock()
+        parquet, now = self._spec.lake, self._clock()
         late = [r for _, r in held if r.nbytes >= parquet.max_bytes or now - r.since >= parquet.max_age]
         left = sum(run.nbytes for _, run in held if run not in late)
         if sum(run.nbytes for _, run in held) > self._held_bytes:
@@ -171,4 +171,4 @@ class ParquetSink:
 
 def _place(spec: SinkSpec) -> tuple[Any, ...]:
     """-> the settings that decide which store and folder are meant."""
-    return spec.parquet.uri, *(getattr(spec.parquet, name) for name in S3Access.model_fields)
+    return spec.lake.uri, *(getattr(spec.lake, name) for name in S3Access.model_fields)

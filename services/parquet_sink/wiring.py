@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ingestcore.datasets.registry import NotSeenYet
 from ingestcore.datasets.spec import SinkSpec
 from ingestcore.runtime.service import Context
 from services.parquet_sink.claim import LETTERS, Layout
@@ -20,17 +21,25 @@ from services.parquet_sink.stage import ParquetSink
 from services.parquet_sink.writing import Writing
 
 
+def spec_in_force(context: Context) -> SinkSpec:
+    """Raises NotSeenYet: the sink is not there, or no Parquet sink any more."""
+    spec = context.specs.sink(context.instance)
+    if spec.parquet is None:
+        raise NotSeenYet(f"sink {context.instance} writes no Parquet any more")
+    return spec
+
+
 def open_sink(context: Context, clock: Callable[[], float] = time.monotonic) -> ParquetSink:
     """Raises NotSeenYet: the sink is not configured yet; Refused: its bucket is missing or may not be used."""
     settings: ParquetSinkSettings = context.settings
-    topic = context.specs.sink(context.instance).from_
+    topic = spec_in_force(context).from_
     letters = topic == LETTERS
     content: Content = LettersContent() if letters else RowsContent()
     options = FileOptions(context.state, settings.row_group_bytes, settings.zstd_level)
     buffers = Buffers(settings.buffer_bytes)
 
     def open_lake(spec: SinkSpec) -> Lake:
-        lake = Lake(context.store(spec.parquet), spec.parquet.uri, settings.upload_threads)
+        lake = Lake(context.store(spec.lake), spec.lake.uri, settings.upload_threads)
         lake.check()
         return lake
 
@@ -52,7 +61,7 @@ def open_sink(context: Context, clock: Callable[[], float] = time.monotonic) -> 
 
     return ParquetSink(
         context.instance,
-        lambda: context.specs.sink(context.instance),
+        lambda: spec_in_force(context),
         content,
         open_lake,
         open_partition,

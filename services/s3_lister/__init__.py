@@ -28,4 +28,5 @@ SERVICE = Service(
     build=build,
     consumes=None,
     produces=("objects",),
+    takes="s3",
 )

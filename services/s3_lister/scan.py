@@ -88,7 +88,7 @@ class Scan:
 
     def run(self, base: Snapshot, start_after: str) -> Iterator[tuple[Step | None, Progress | None]]:
         """Scan on from `start_after` over what `base` says has been handed on."""
-        s3 = self._spec.s3
+        s3 = self._spec.objects
         if base.in_byte_order:
             rewrite = Rewrite(base.parts, start_after, self._settings.part_entries)
             # Some stores answer with nothing at all to a key before the prefix.
@@ -118,7 +118,7 @@ class Scan:
                 yield listed
 
     def _fill(self, files: SortedFiles) -> Iterator[None]:
-        for listed in self._wanted(self._store.list(self._spec.s3.bucket, self._spec.s3.prefix)):
+        for listed in self._wanted(self._store.list(self._spec.objects.bucket, self._spec.objects.prefix)):
             files.add((listed.key, listed.etag, listed.size, listed.last_modified))
             yield None
 
@@ -188,7 +188,7 @@ class Scan:
                 tenant=spec.tenant,
                 source=self._source,
                 dataset=dataset,
-                bucket=spec.s3.bucket,
+                bucket=spec.objects.bucket,
                 key=listed.key,
                 etag=listed.etag,
                 size=listed.size,

@@ -74,7 +74,7 @@ class Lister:
         """
         try:
             spec = self._context.specs.source(self.name)
-            self._pause = spec.s3.poll_interval
+            self._pause = spec.objects.poll_interval
             yield from self._pass(spec)
         except (Refused, Unreadable, NotText) as error:
             self._pause = min(self._pause, self._settings.retry_seconds)
@@ -116,7 +116,7 @@ class Lister:
         """Raises Refused: a bucket is missing or may not be read, or Redis wants other credentials; Retriable: S3,
         Redis or the spec is away."""
         spec = self._context.specs.source(self.name)
-        self._store(spec.s3).check(spec.s3.bucket)
+        self._store(spec.objects).check(spec.objects.bucket)
         root, place = self._work()
         self._store(place).check(root.removeprefix("s3://").partition("/")[0])
         self._leases.check()
@@ -165,7 +165,7 @@ class Lister:
         root, place = self._work()
         snapshots = SnapshotStore(self._store(place), f"{root}{spec.tenant}/{self.name}/")
         try:
-            snapshot, start_after = journal.load(snapshots, spec.s3.bucket)
+            snapshot, start_after = journal.load(snapshots, spec.objects.bucket)
         except (Unreadable, NotText) as error:
             raise self._unreadable(spec, error) from error
         own = own_output(spec, self._sinks(), root, self._context.platform.s3_endpoint_url)
@@ -174,7 +174,7 @@ class Lister:
             self.name,
             spec,
             own.pattern,
-            self._store(spec.s3),
+            self._store(spec.objects),
             snapshots,
             self._settings,
             self._context.state,
@@ -239,10 +239,13 @@ class Lister:
         """-> where snapshots are kept (`s3://bucket/…/snapshots/`) and whose store that is."""
         if self._context.platform.work_uri:
             return f"{self._context.platform.work_uri.rstrip('/')}/snapshots/", None
-        sinks = sorted(self._context.specs.sinks().items(), key=lambda item: (item[1].from_ != "normalized", item[0]))
+        lakes = [item for item in self._context.specs.sinks().items() if item[1].parquet]
+        sinks = sorted(lakes, key=lambda item: (item[1].from_ != "normalized", item[0]))
         if not sinks:
-            raise Retriable("no place to keep snapshots: apply a sink, or set INGEST_WORK_URI=s3://bucket/prefix")
-        parquet = self._context.specs.sink(sinks[0][0]).parquet
+            raise Retriable(
+                "no place to keep snapshots: apply a parquet sink, or set INGEST_WORK_URI=s3://bucket/prefix"
+            )
+        parquet = self._context.specs.sink(sinks[0][0]).lake
         return f"{parquet.uri.rstrip('/')}/_ingest/snapshots/", parquet
 
     def _sinks(self) -> dict[str, SinkSpec]:

@@ -117,7 +117,7 @@ def router(spec: SourceSpec, source: str) -> DatasetOf:
     if spec.route is None:
         only = spec.dataset or source
         return lambda key: only
-    prefix = len(spec.s3.prefix)
+    prefix = len(spec.objects.prefix)
     patterns = [("/" in text, re.compile(fnmatch.translate(text)).match, name) for text, name in spec.route.items()]
 
     def dataset_of(key: str) -> str | None:
@@ -155,13 +155,13 @@ def own_output(source: SourceSpec, sinks: Mapping[str, SinkSpec], work_uri: str,
     patterns: list[str] = []
     warnings: list[str] = []
     for name, sink in sinks.items():
-        prefix = _prefix_within(source, sink.parquet.uri)
-        if prefix is None or not _same_store(source, sink.parquet, endpoint):
+        prefix = _prefix_within(source, sink.parquet.uri) if sink.parquet else None
+        if prefix is None or not _same_store(source, sink.lake, endpoint):
             continue
-        if prefix.startswith(source.s3.prefix) and prefix != source.s3.prefix:
+        if prefix.startswith(source.objects.prefix) and prefix != source.objects.prefix:
             patterns.append(re.escape(prefix))
             warnings.append(f"sink {name} writes below this source's prefix: keys under {prefix} are skipped")
-        elif source.s3.prefix.startswith(prefix):
+        elif source.objects.prefix.startswith(prefix):
             layout = r"(?:_ingest/|[^/]+/tenant=[^/]*/)" if sink.from_ == "normalized" else "(?:_ingest/|dlq/)"
             patterns.append(re.escape(prefix) + layout)
             warnings.append(f"sink {name} writes where this source reads: its tables are skipped; give it a prefix")
@@ -174,10 +174,10 @@ def own_output(source: SourceSpec, sinks: Mapping[str, SinkSpec], work_uri: str,
 def _prefix_within(source: SourceSpec, uri: str) -> str | None:
     """-> key prefix of `uri`, ending in `/` unless empty; None: another bucket."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    if bucket != source.s3.bucket:
+    if bucket != source.objects.bucket:
         return None
     return prefix.rstrip("/") + "/" if prefix.rstrip("/") else ""
 
 
 def _same_store(source: SourceSpec, sink: ParquetSink, endpoint: str | None) -> bool:
-    return (source.s3.endpoint_url or endpoint) == (sink.endpoint_url or endpoint)
+    return (source.objects.endpoint_url or endpoint) == (sink.endpoint_url or endpoint)

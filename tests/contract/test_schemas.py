@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from ingestcore.ledger.audit import Audit
 from ingestcore.messages import rows
 from ingestcore.messages.blocks import Block
 from ingestcore.messages.dead_letters import DeadLetter
+from ingestcore.messages.events import Event
 from ingestcore.messages.ledger import LedgerRecord
 from ingestcore.messages.objects import ObjectFacts, ObjectRef
 from ingestcore.observe.metrics import Metrics
@@ -143,7 +145,7 @@ def test_tap_shows_it_without_a_problem(example: Example) -> None:
     assert shown and not [line for line in shown if "problem" in line]
 
 
-@pytest.mark.parametrize("example", all_examples("object-ref", "block", "typed", "normalized"))
+@pytest.mark.parametrize("example", all_examples("object-ref", "block", "event", "typed", "normalized"))
 def test_it_can_be_dead_lettered_whole(example: Example) -> None:
     """What the runtime reads of an input to say whose rows are lost with it."""
     step = condemn(read_by_the_runtime(example), "some-service", "it failed")
@@ -172,6 +174,14 @@ def test_the_parser_reads_blocks(example: Example, tmp_path: Path) -> None:
     block = Block.of(input.headers)
     assert problems("object-facts", orjson.loads(block.object.encode())) == []
     run_stage("csv-parser", input, tmp_path)
+
+
+@pytest.mark.parametrize("example", all_examples("event"))
+def test_the_event_parser_reads_events(example: Example, tmp_path: Path) -> None:
+    input = read_by_the_runtime(example)
+    event = Event.of(input.value, input.headers)
+    assert (event.headers(), event.key()) == (input.headers, input.key), "written again as it was"
+    run_stage("event-parser", input, tmp_path)
 
 
 @pytest.mark.parametrize("example", all_examples("typed"))
@@ -322,11 +332,14 @@ def test_the_parquet_sink_reads_checkpoints_of_its_claims(example: Example) -> N
 
 
 def plain_rows(value: bytes) -> list[dict[str, Any]]:
-    """-> rows of an Arrow message as an example shows them: bytes in hex."""
+    """-> rows of an Arrow message as an example shows them: bytes in hex, moments as ISO texts."""
     batch = rows.read(value)
     plain = [c.dictionary_decode() if isinstance(c, pa.DictionaryArray) else c for c in batch.columns]
     columns = [c.to_pylist() for c in plain]
-    return [
-        {n: v.hex() if isinstance(v, bytes) else v for n, v in zip(batch.schema.names, row, strict=True)}
-        for row in zip(*columns, strict=True)
-    ]
+    return [{n: _plain(v) for n, v in zip(batch.schema.names, row, strict=True)} for row in zip(*columns, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.isoformat() if isinstance(value, datetime) else value

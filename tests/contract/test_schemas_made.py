@@ -71,6 +71,8 @@ def listed(message: str) -> dict[str, list[Any]]:
 def platform_columns_are_as_declared(message: str, value: bytes) -> None:
     batch = rows.read(value)
     declared = rows.TYPED_FIELDS if message == "typed" else rows.NORMALIZED_FIELDS
+    if rows.RECEIVED in batch.schema.names:
+        declared += rows.EVENT_FIELDS
     assert {f.name: f.type for f in batch.schema if f.name.startswith("_")} == {f.name: f.type for f in declared}
     own = schema(message)["properties"]["rows"]["description"]
     assert [f.name for f in declared if f"`{f.name}`" not in own] == []

@@ -9,14 +9,17 @@ import collections
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from devstack import Stack
 from ingestcore.messages import rows
-from ingestcore.stage import Emit
+from ingestcore.stage import Emit, Input
+from ingestcore.testing.database_world import DatabaseWorld
 from ingestcore.testing.harness import Committed, drive
-from ingestcore.testing.stage_chain import SETTINGS, Inputs, World, run_chain
+from ingestcore.testing.stage_chain import SETTINGS, Inputs, World, registry, run_chain
 
 ROUNDS = 6
 
@@ -82,6 +85,23 @@ def test_parser(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
+def test_event_parser(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> None:
+    make = World(tmp_path, seed).maker("event-parser", chain["event-parser"], **SETTINGS["event-parser"])
+    calm = drive(make, chain["event-parser"], seed, faults=False)
+    stormy = drive(make, chain["event-parser"], seed)
+    assert table(stormy.emits, "typed") == table(calm.emits, "typed")
+    assert letters(stormy) == letters(calm)
+    assert fates(stormy) == fates(calm)
+    promised = sum(len(many) for many in chain["event-parser"].values())
+    assert sum(line.rows for line in stormy.tally) == promised == 900
+    assert letters(calm).total() == sum(i.value.startswith(b'{"payment": {"id": 1') for i in all_of(chain)) > 30
+
+
+def all_of(chain: dict[str, Inputs]) -> list[Input]:
+    return [input for many in chain["event-parser"].values() for input in many]
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
 def test_normalizer(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> None:
     make = World(tmp_path, seed).maker("normalizer", chain["normalizer"], **SETTINGS["normalizer"])
     calm = drive(make, chain["normalizer"], seed, faults=False)
@@ -122,3 +142,30 @@ def test_parquet_sink(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> No
     promised = sum(i.rows or 0 for many in inputs.values() for i in many)
     assert sum(line.rows for line in stormy.tally) == promised
     assert sum(line.rows for line in again.tally) == promised
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_postgres_sink(chain: dict[str, Inputs], tmp_path: Path, postgres: Stack, seed: int) -> None:
+    """On a real database. Also reset to earliest and run again with other batches: nothing is written."""
+    inputs, database = chain["parquet-sink"], DatabaseWorld(postgres.endpoints.postgres)
+    reads = "SELECT id, amount, note, _row, xmin::text FROM orders", "SELECT level, text, _row, xmin::text FROM logs"
+    runs, found = [], []
+    for again, batch_size in enumerate((700, 5_000)):
+        specs = registry()
+        specs.feed("sink/warehouse", orjson.dumps({"postgres": {**database.spec, "batch_size": batch_size}}))
+        make = World(tmp_path / str(again), seed).maker("postgres-sink", inputs, sink="warehouse", specs=specs)
+        runs.append(drive(make, inputs, seed + again, fault_rate=0.1))
+        found.append([sorted(database.sql(read)) for read in reads])
+    assert found[1] == found[0]
+    wanted: collections.defaultdict[str, list[tuple[Any, ...]]] = collections.defaultdict(list)
+    for many in inputs.values():
+        for input in many:
+            batch = rows.read(input.value)
+            columns = [c for c in batch.schema.names if not c.startswith("_")]
+            values = [batch.column(c).to_pylist() for c in (*columns, rows.ROW)]
+            wanted[input.headers["dataset"].rpartition("@")[0]] += zip(*values, strict=True)
+    for table, name in zip(found[0], ("orders", "logs"), strict=True):
+        assert [row[:-1] for row in table] == sorted(wanted[name]) and len(table) > 200
+    promised = sum(i.rows or 0 for many in inputs.values() for i in many)
+    for run in runs:
+        assert run.rejects == [] and sum(line.rows for line in run.tally) == promised

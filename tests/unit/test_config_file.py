@@ -155,22 +155,48 @@ class TestOneSourceStyle:
             "bucket": "intelgraph-data-lake", "region": "us-east-1", "prefix": "raw/", "batchSize": 1000,
             "concurrency": 4, "deduplication": {"enabled": true, "keyFields": ["id", "timestamp"]}
           },
-          "http": {"port": 3001, "idempotency": {"redisUrl": "redis://localhost:6379"}}
+          "http": {
+            "port": 3001, "bufferSize": 100, "batchInterval": 1000,
+            "idempotency": {"enabled": true, "ttl": 86400, "redisUrl": "redis://localhost:6379"},
+            "rateLimit": {"maxPerSecond": 1000, "burstSize": 1500}
+          }
         }
     """
 
     def test_it_becomes_a_source_a_dataset_and_settings(self, write: Write) -> None:
         config = load([write(self.TEXT, "a.json")])
-        s3 = config.sources["s3csv"].s3
+        s3 = config.sources["s3csv"].objects
         assert (s3.bucket, s3.region, s3.prefix) == ("intelgraph-data-lake", "us-east-1", "raw/")
         assert config.datasets["s3csv"].dedupe.keys == ("id", "timestamp")
-        assert config.environment() == {"INGEST_CHUNK_DOWNLOADER_MAX_WORKERS": "4"}
+        assert config.environment()["INGEST_CHUNK_DOWNLOADER_MAX_WORKERS"] == "4"
         assert config.default_batch_size == 1000
 
-    def test_the_webhook_block_is_a_warning_only(self, write: Write) -> None:
+    def test_the_webhook_block_becomes_a_source_a_dataset_and_settings(self, write: Write) -> None:
+        config = load([write(self.TEXT, "a.json")])
+        http = config.sources["http"].http
+        assert http is not None and http.rate_limit is not None
+        assert (http.idempotency.ttl, http.rate_limit.max_per_second, http.rate_limit.burst) == (86_400, 1000, 1500)
+        assert "http" in config.datasets
+        assert config.services["webhook-gateway"] == {
+            "port": "3001",
+            "buffer_size": "100",
+            "batch_interval": "1000ms",
+            "redis_url": "redis://localhost:6379",
+        }
+
+    def test_a_webhook_block_without_auth_is_signed_and_warned_about(self, write: Write) -> None:
+        http = load([write(self.TEXT, "a.json")]).sources["http"].http
+        assert http is not None and (http.auth.scheme, http.auth.secrets) == (
+            "standard-webhooks",
+            ("${HTTP_WEBHOOK_SECRET:-}",),
+        )
         (found,) = problems([write(self.TEXT, "a.json")])
         assert (found.level, found.path) == (Level.WARNING, "http")
-        assert "webhook gateway" in found.message
+        assert "HTTP_WEBHOOK_SECRET" in found.message and "open" in found.instead
+
+    def test_a_webhook_block_that_is_not_enabled_is_no_source(self, write: Write) -> None:
+        config = load([write('{"http": {"enabled": false, "port": 1}}', "a.json")])
+        assert (config.sources, config.services) == ({}, {})
 
     def test_batch_size_reaches_sinks_that_say_nothing_else(self, write: Write) -> None:
         text = """

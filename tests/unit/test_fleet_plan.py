@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic_settings import BaseSettings
 
 from ingestcore.datasets.config_file import Config
 from ingestcore.datasets.registry import Registry
-from ingestcore.datasets.spec import SinkSpec
+from ingestcore.datasets.spec import SinkSpec, SourceSpec
 from ingestcore.fleet.backoff import LONGEST_SECONDS, SOUND_SECONDS, Backoff
 from ingestcore.fleet.bring_up import Options, run_command, service_environment
 from ingestcore.fleet.layout import Layout
-from ingestcore.fleet.servers import buckets_of, given_servers, platform_of
+from ingestcore.fleet.servers import buckets_of, given_servers, platform_of, wanted_servers
 from ingestcore.fleet.wanted import UnknownService, Wanted, wanted_processes
 from ingestcore.runtime.service import Service, discover
 
@@ -39,7 +40,7 @@ SINKS = {
 
 
 def labels(replicas: dict[str, int], sinks: dict[str, SinkSpec] = SINKS) -> list[str]:
-    return [wanted.label for wanted in wanted_processes(SERVICES, sinks, replicas)]
+    return [wanted.label for wanted in wanted_processes(SERVICES, {}, sinks, replicas)]
 
 
 def test_one_process_per_service_and_per_sink_in_the_order_rows_flow() -> None:
@@ -48,6 +49,18 @@ def test_one_process_per_service_and_per_sink_in_the_order_rows_flow() -> None:
 
 def test_without_sinks_there_is_no_sink_process() -> None:
     assert labels({}, {}) == ["s3-lister-0", "csv-parser-0", "normalizer-0"]
+
+
+def test_what_only_webhooks_need_runs_where_there_are_sources_of_webhooks() -> None:
+    webhooks = SourceSpec.model_validate({"http": {"auth": {"scheme": "open"}}})
+    files = SourceSpec.model_validate({"s3": {"bucket": "lake"}})
+
+    def names(*sources: SourceSpec) -> set[str]:
+        named = {str(n): source for n, source in enumerate(sources)}
+        return {wanted.service for wanted in wanted_processes(discover(), named, {}, {})}
+
+    assert names(files) == names() == names(files, webhooks) - {"event-parser", "webhook-gateway"}
+    assert "event-parser" in names(webhooks)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +156,21 @@ def test_an_address_of_the_embedded_stack_itself_does_not_keep_it_from_starting(
     assert list(given_servers(environ, own)) == ["redis"]
 
 
+@pytest.mark.parametrize(
+    ("sink", "had", "postgres"),
+    [
+        ({"postgres": {}}, [], True),
+        ({"postgres": {"dsn": "${POSTGRES_URL:-postgresql://db/x}"}}, [], True),
+        ({"postgres": {"dsn": "postgresql://elsewhere/x"}}, [], False),
+        ({"parquet": {"uri": "s3://out/"}}, [], False),
+        ({"parquet": {"uri": "s3://out/"}}, ["kafka", "postgres"], True),
+    ],
+)
+def test_postgres_is_embedded_only_where_a_sink_is_for_it(sink: dict[str, Any], had: list[str], postgres: bool) -> None:
+    config = Config(sinks={"a": SinkSpec.model_validate(sink)})
+    assert ("postgres" in wanted_servers(config, had)) is postgres
+
+
 def test_settings_reach_the_servers_of_the_fleet_whatever_this_shell_exports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BROKERS", "old:1")
     monkeypatch.setenv("INGEST_PARTITIONS", "3")
@@ -167,10 +195,10 @@ def test_options_survive_the_way_to_the_detached_process(tmp_path: Path) -> None
 
 def test_services_that_share_a_process_are_one_process_under_any_of_their_names() -> None:
     composed = "chunk-downloader+csv-parser"
-    plan = wanted_processes(discover(), {}, {"csv-parser": 2}, [composed])
+    plan = wanted_processes(discover(), {}, {}, {"csv-parser": 2}, [composed])
     shared = [process for process in plan if "+" in process.service]
     assert [process.label for process in shared] == [f"{composed}-0", f"{composed}-1"]
     assert not {"chunk-downloader", "csv-parser"} & {process.service for process in plan}
     assert all(shared[0].is_called(name) for name in (composed, "csv-parser", "chunk_downloader", f"{composed}-0"))
     with pytest.raises(UnknownService, match="csv-parser"):
-        wanted_processes(discover(), {}, {}, ["chunk-downloader+csv-praser"])
+        wanted_processes(discover(), {}, {}, {}, ["chunk-downloader+csv-praser"])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 from rich.markup import escape
 
-from ingestcore.cli import apply, explain, fleet, infer, preview, run, status, tap, topics, trace, up, validate
+from ingestcore.cli import apply, explain, fleet, infer, preview, run, status, tap, topics, trace, up, validate, webhook
 from ingestcore.cli.console import err
 from ingestcore.cli.errors import explained
 from ingestcore.datasets.problems import ConfigError
@@ -45,6 +45,7 @@ def build() -> typer.Typer:
     app.command(rich_help_panel=look)(tap.tap)
     app.command(rich_help_panel=look)(trace.trace)
     app.command(rich_help_panel=look)(explain.explain)
+    app.add_typer(webhook.app, rich_help_panel=run_it)
     for name in ELSEWHERE:
         if importlib.util.find_spec(f"ingestcore.cli.{name}") is not None:
             app.command(name, rich_help_panel=look)(getattr(importlib.import_module(f"ingestcore.cli.{name}"), name))

@@ -122,7 +122,7 @@ def _dataset(config: Config, asked: str | None, file: str) -> _Dataset:
 
 def _holds(source: SourceSpec, file: str) -> bool:
     """Whether an object is in the source's part of its bucket."""
-    if not file.startswith(S3):
+    if not file.startswith(S3) or source.s3 is None:
         return False
     bucket, key = split_uri(file)
     return source.s3.bucket == bucket and key.startswith(source.s3.prefix)
@@ -131,7 +131,7 @@ def _holds(source: SourceSpec, file: str) -> bool:
 def _routed(config: Config, file: str) -> str:
     reached: list[str] = []
     for name, source in config.sources.items():
-        if file.startswith(S3) and not _holds(source, file):
+        if source.s3 is None or (file.startswith(S3) and not _holds(source, file)):
             continue
         # A local file's place in the bucket is not known: its name decides.
         key = split_uri(file)[1] if file.startswith(S3) else source.s3.prefix + Path(file).name

@@ -1,7 +1,8 @@
 """A record of an internal topic -> what `ingest tap` prints of it. Pure.
 
-`typed` and `normalized` row by row, JSON topics as JSON, blocks as the text of their records, dead letters with their
-facts, the changelog key by key. Bytes are shown in hex where they are hashes, as text where they are text.
+`typed` and `normalized` row by row, JSON topics as JSON, blocks as the text of their records, events as their body,
+dead letters with their facts, the changelog key by key. Bytes are shown in hex where they are hashes, as text where
+they are text.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ingestcore.cli.tap_filters import Filters
 from ingestcore.datasets.spec import Dialect
 from ingestcore.messages.blocks import Block
 from ingestcore.messages.dead_letters import DeadLetter
+from ingestcore.messages.events import Event
 from ingestcore.messages.moments import iso_utc
 from ingestcore.messages.objects import ObjectFacts
 from ingestcore.messages.rows import OBJECT, read
@@ -189,6 +191,20 @@ def _block(input: Input, about: Shown, asked: Asked) -> Iterator[Shown]:
             yield about | {"index": ordinal, "row": shown}
 
 
+def _event(input: Input, about: Shown, asked: Asked) -> Iterator[Shown]:
+    event = Event.of(input.value, input.headers)
+    filters = asked.filters
+    if not filters.dataset_fits(event.object.dataset) or not filters.object_fits(_named(event.object)):
+        return
+    shown: Shown = {"id": event.id, "source": event.source, "type": event.type, "received": event.received}
+    try:
+        shown["body"] = orjson.loads(event.body)
+    except orjson.JSONDecodeError:
+        shown["body"] = text_of(event.body)
+    if filters.document_fits(shown):
+        yield about | {"value": shown}
+
+
 def _named(facts: ObjectFacts) -> Shown:
     return {"id": facts.id, "uri": facts.uri}
 
@@ -209,6 +225,7 @@ _READERS: Final[Mapping[str, Callable[[Input, Shown, Asked], Iterator[Shown]]]] 
     "config": _json,
     "objects": _json,
     "blocks": _block,
+    "events": _event,
     "typed": _rows,
     "dedupe-changelog": _keys,
     "normalized": _rows,

@@ -49,8 +49,9 @@ def up(
     """Run the whole platform on this machine: one process per service, restarted when it crashes.
 
     Kafka, S3 and Redis are taken from KAFKA_BOOTSTRAP_SERVERS (or KAFKA_BROKERS), S3_ENDPOINT_URL and REDIS_URL; those
-    not set are started here, with their data in the folder. Ctrl-C drains everything. Health, metrics and admin of all
-    processes are served together on one port (8080; another where that is taken, which is said).
+    not set are started here, with their data in the folder. So is Postgres where a sink of the files is for it and
+    POSTGRES_URL is not set. Ctrl-C drains everything. Health, metrics and admin of all processes are served together on
+    one port (8080; another where that is taken, which is said).
 
     Examples:
 

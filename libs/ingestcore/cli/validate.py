@@ -86,6 +86,8 @@ def _statements(config: Config, engine: Engine) -> list[dict[str, Any]]:
 
     made = []
     for sink, spec in sinks_of(config, default_sink_uri(os.environ)).items():
+        if spec.parquet is None:
+            continue  # a database's tables are made by its sink
         if spec.from_ == "dlq":
             tables = [letters_table(spec.parquet.uri, (source.tenant for source in config.sources.values()))]
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import re
 import zoneinfo
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +12,7 @@ from fractions import Fraction
 
 from ingestcore.datasets.decimal_digits import decimal_text, exact_decimal
 from ingestcore.datasets.problems import Finding, Level
-from ingestcore.datasets.spec import DatasetSpec, FieldSpec, OnExtra, SinkSpec, SourceSpec, Type
+from ingestcore.datasets.spec import PLACES, DatasetSpec, FieldSpec, OnExtra, ParquetSink, SinkSpec, SourceSpec, Type
 
 RESERVED_DATASETS = ("dlq",)
 """Folders beside the datasets' in a lake."""
@@ -48,6 +49,8 @@ def _keys_and_revision(name: str, spec: DatasetSpec) -> Iterator[Finding]:
             "revision: the column that says which version is newer, if there is one",
             Level.WARNING,
         )
+    if spec.revision in spec.named and spec.named[spec.revision].type is Type.JSON:
+        yield Finding((*at, "revision"), "JSON has no order: no revision is newer", "a number, text, date or timestamp")
     for label, columns in (("primary_key", spec.primary_key), ("dedupe", spec.dedupe.keys or ())):
         if isinstance(columns, tuple) and len(set(columns)) < len(columns):
             yield Finding((*at, label), "names a column twice", "each column once")
@@ -145,6 +148,21 @@ def _is_zone(name: str) -> bool:
     return True
 
 
+def sink_findings(name: str, spec: SinkSpec) -> Iterator[Finding]:
+    """What is wrong in one sink."""
+    at = ("sinks", name)
+    given = [place for place in PLACES if getattr(spec, place) is not None]
+    if len(given) != 1:
+        what = f"writes to {' and '.join(given)} at once" if given else "says nowhere to write to"
+        yield Finding(at, f"the sink {what}", "one of parquet: {uri: s3://bucket/prefix/}, postgres: {dsn: ...}")
+    if spec.postgres is None:
+        return
+    if spec.from_ == "dlq":
+        yield Finding((*at, "from"), "a postgres sink takes rows, not dead letters", "`parquet` for a sink of these")
+    if spec.postgres.table is not None and len(spec.datasets or ()) != 1:
+        yield Finding((*at, "postgres", "table"), "names the table of one dataset", "datasets: [name] beside it")
+
+
 def route_findings(sources: Mapping[str, SourceSpec]) -> Iterator[Finding]:
     """Patterns that can never match, because one before them takes everything."""
     for name, source in sources.items():
@@ -204,19 +222,24 @@ class _Location:
     prefix: str
 
 
-def _lake(sink: SinkSpec) -> _Location:
-    bucket, _, prefix = sink.parquet.uri.removeprefix("s3://").partition("/")
+def _location(lake: ParquetSink) -> _Location:
+    bucket, _, prefix = lake.uri.removeprefix("s3://").partition("/")
     prefix = prefix.strip("/")
-    return _Location(sink.parquet.endpoint_url or "", bucket, f"{prefix}/" if prefix else "")
+    return _Location(lake.endpoint_url or "", bucket, f"{prefix}/" if prefix else "")
 
 
 def conflict_findings(sources: Mapping[str, SourceSpec], sinks: Mapping[str, SinkSpec]) -> Iterator[Finding]:
     """Sinks that write where a source reads, and sinks that write over each other."""
+    yield from _shared_tables(sinks)
     owners: dict[tuple[_Location, str], str] = {}
     for name, sink in sinks.items():
-        lake = _lake(sink)
+        if sink.parquet is None:
+            continue
+        lake = _location(sink.parquet)
         for source_name, source in sources.items():
             s3 = source.s3
+            if s3 is None:
+                continue
             same_bucket = (s3.endpoint_url or "", s3.bucket) == (lake.endpoint, lake.bucket)
             if same_bucket and (lake.prefix.startswith(s3.prefix) or s3.prefix.startswith(lake.prefix)):
                 yield Finding(
@@ -231,3 +254,22 @@ def conflict_findings(sources: Mapping[str, SourceSpec], sinks: Mapping[str, Sin
                 f"sink {owner} writes {sink.from_} rows to the same place",
                 f"a prefix of its own, e.g. {sink.parquet.uri.rstrip('/')}/{name}/",
             )
+
+
+def _shared_tables(sinks: Mapping[str, SinkSpec]) -> Iterator[Finding]:
+    """Two sinks would take each other's rows for their own."""
+    databases = {name: sink for name, sink in sinks.items() if sink.postgres is not None}
+    for (one, first), (other, second) in itertools.combinations(databases.items(), 2):
+        places = [(sink.database.dsn, sink.database.schema_) for sink in (first, second)]
+        tables = _tables(first), _tables(second)
+        shared = tables[0] & tables[1] if tables[0] is not None and tables[1] is not None else {"*"}
+        if places[0] == places[1] and shared:
+            which = "the same tables" if "*" in shared else f"the same table {', '.join(sorted(shared))}"
+            yield Finding(("sinks", other, "postgres"), f"sink {one} writes {which}", "another `schema` or `datasets`")
+
+
+def _tables(sink: SinkSpec) -> set[str] | None:
+    """-> names of the tables; None: one for every dataset there is."""
+    if sink.database.table is not None:
+        return {sink.database.table}
+    return None if sink.datasets is None else set(sink.datasets)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from ingestcore.datasets import checks
 from ingestcore.datasets.config_file import Config
 from ingestcore.datasets.publish import datasets_of, rekeyed, sinks_of
-from ingestcore.datasets.spec import DatasetSpec, FieldSpec, OnExtra, Type
+from ingestcore.datasets.spec import DatasetSpec, FieldSpec, OnExtra, ParquetSink, Type
 
 _INTEGER_DIGITS: Final = 19
 """Of the largest integer."""
@@ -273,11 +273,18 @@ def _around(name: str, old: Config, new: Config) -> Iterator[Consequence]:
             "tenant",
             f"tenant {gone} becomes {', '.join(sorted(after))}: every row that is read again is new, in another folder",
         )
-    uris = {sink: spec.parquet.uri for sink, spec in sinks_of(old).items() if spec.from_ == "normalized"}
-    for sink, spec in sinks_of(new).items():
-        if sink in uris and uris[sink].rstrip("/") != spec.parquet.uri.rstrip("/"):
-            message = f"sink {sink} writes to {spec.parquet.uri}: older files stay below {uris[sink]}"
+    uris = {sink: lake.uri for sink, lake in _lakes(old).items()}
+    for sink, lake in _lakes(new).items():
+        if sink in uris and uris[sink].rstrip("/") != lake.uri.rstrip("/"):
+            message = f"sink {sink} writes to {lake.uri}: older files stay below {uris[sink]}"
             yield Consequence(Effect.LAKE, f"sinks.{sink}.parquet.uri", message)
+
+
+def _lakes(config: Config) -> dict[str, ParquetSink]:
+    """-> of rows, by sink."""
+    return {
+        name: sink.parquet for name, sink in sinks_of(config).items() if sink.parquet and sink.from_ == "normalized"
+    }
 
 
 def tenants_of(dataset: str, config: Config) -> set[str]:

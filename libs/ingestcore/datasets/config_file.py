@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from ingestcore.datasets import checks, s3csv_block
+from ingestcore.datasets import checks, http_block, s3csv_block
 from ingestcore.datasets.explain import build
 from ingestcore.datasets.names import NAME_RULE, as_name, is_name, snake
 from ingestcore.datasets.problems import ConfigError, Finding, KeyPath, Level, Problem, nearest
-from ingestcore.datasets.secrets import SecretMissing, has_reference, is_secret_name, resolve
+from ingestcore.datasets.secrets import SecretMissing, has_reference, is_secret_name, redact, resolve
 from ingestcore.datasets.service_settings import ServiceSettings, read_settings
 from ingestcore.datasets.spec import DatasetSpec, SinkSpec, SourceSpec, Spec
 from ingestcore.datasets.yaml_tree import Tree, parse
@@ -109,7 +109,7 @@ class _Reader:
         if not isinstance(top, dict):
             self._add(file, tree, Finding((), "must be a mapping", f"{', '.join(_SECTIONS)} at the top"))
             return
-        known = [*_SECTIONS, "services", s3csv_block.NAME]
+        known = [*_SECTIONS, "services", s3csv_block.NAME, http_block.NAME]
         for key, value in top.items():
             if key in _SECTIONS:
                 self._read_section(file, tree, key, value)
@@ -117,8 +117,8 @@ class _Reader:
                 self._read_services(file, tree, value)
             elif key == s3csv_block.NAME:
                 self._read_s3csv(file, tree, value)
-            elif key == "http":
-                self._add(file, tree, Finding((key,), *s3csv_block.HTTP_BLOCK_NOTE, Level.WARNING))
+            elif key == http_block.NAME:
+                self._read_http(file, tree, value)
             else:
                 meant = nearest(key, known) or f"one of: {', '.join(known)}"
                 self._add(file, tree, Finding((key,), f"unknown key `{key}`", meant))
@@ -137,6 +137,9 @@ class _Reader:
             self._place(file, tree, at, spec)
             if isinstance(spec, DatasetSpec):
                 for finding in checks.dataset_findings(name, spec, {snake(key) for key in given or {}}):
+                    self._add(file, tree, finding)
+            elif isinstance(spec, SinkSpec):
+                for finding in checks.sink_findings(name, spec):
                     self._add(file, tree, finding)
 
     def _place(self, file: str, tree: Tree, at: tuple[str, str], spec: Spec | None) -> None:
@@ -174,6 +177,25 @@ class _Reader:
         self._place(file, tree, ("sources", s3csv_block.NAME), SourceSpec.model_validate(block.source()))
         self._place(file, tree, ("datasets", s3csv_block.NAME), DatasetSpec.model_validate(block.dataset()))
         self._batch_size = block.batch_size
+        for service, settings in block.services().items():
+            self._services.setdefault(service, {}).update(settings)
+
+    def _read_http(self, file: str, tree: Tree, value: Any) -> None:
+        at = (http_block.NAME,)
+        block, findings = build(http_block.HttpBlock, value, tree, at)
+        for finding in findings:
+            self._add(file, tree, finding)
+        if block is None:
+            self._broken = True
+            return
+        if not block.enabled:
+            return
+        if block.auth is None:
+            self._add(file, tree, Finding(at, *http_block.NO_AUTH, Level.WARNING))
+        for section in ("sources", "datasets"):
+            tree.lines.setdefault((section, http_block.NAME), tree.lines[at])
+        self._place(file, tree, ("sources", http_block.NAME), SourceSpec.model_validate(block.source()))
+        self._place(file, tree, ("datasets", http_block.NAME), DatasetSpec())
         for service, settings in block.services().items():
             self._services.setdefault(service, {}).update(settings)
 
@@ -229,7 +251,7 @@ def with_provenance(source: SourceSpec) -> SourceSpec:
 
 
 def _with_batch_size(sink: SinkSpec, rows: int | None) -> SinkSpec:
-    if rows is None or "batch_size" in sink.parquet.model_fields_set:
+    if rows is None or sink.parquet is None or "batch_size" in sink.parquet.model_fields_set:
         return sink
     return sink.model_copy(update={"parquet": sink.parquet.model_copy(update={"batch_size": rows})})
 
@@ -238,15 +260,26 @@ def _clear_text_secrets(at: KeyPath, value: Any) -> Iterable[Finding]:
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _clear_text_secrets((*at, str(key)), item)
-    elif isinstance(value, str) and value and is_secret_name(str(at[-1])) and not has_reference(value):
-        variable = str(at[-1]).upper()
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _clear_text_secrets(at, item)
+    elif isinstance(value, str) and _in_clear(str(at[-1]), value):
+        variable = str(at[-1]).upper().removesuffix("S")
         yield Finding(at, "a secret in clear text", f"${{{variable}}} or ${{file:/path}}", Level.WARNING)
+
+
+def _in_clear(name: str, value: str) -> bool:
+    """A secret's own field, or an address with a password in it."""
+    return bool(value) and not has_reference(value) and (is_secret_name(name) or redact(value) != value)
 
 
 def _unresolved(at: KeyPath, value: Any, environ: Mapping[str, str]) -> Iterable[Finding]:
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _unresolved((*at, str(key)), item, environ)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _unresolved(at, item, environ)
     elif isinstance(value, str):
         try:
             resolve(value, environ)

@@ -42,7 +42,10 @@ _INSTEAD = {
     "comment": 'one character, e.g. "#"',
     "error_rate": "a share between 0 and 1, e.g. 0.01",
     "s3": "{bucket: name, prefix: folder/}",
+    "auth": "{scheme: standard-webhooks, secrets: ['${NAME}']}",
     "parquet": "{uri: s3://bucket/prefix/}",
+    "postgres": '{dsn: "${POSTGRES_URL}"}',
+    "dsn": "postgresql://user:password@host:5432/database",
     "keys": "all, or a list of columns, e.g. [id, updated_at]",
 }
 _ROUNDS = 4
@@ -65,7 +68,7 @@ def build(model: type[ModelT], value: Any, tree: Tree, at: KeyPath) -> tuple[Mod
                 continue
             # Rules over the whole spec are judged only where every field is sound: take out what is not, look again,
             # and hear only those rules then.
-            heard = [d for d in details if d["type"] == "value_error" and not d["loc"]] if findings else details
+            heard = [d for d in details if _is_rule(d)] if findings else details
             for finding in _findings(model, value, heard, tree, at):
                 findings.setdefault((finding.path, finding.message), finding)
             if not _without(value, details):
@@ -73,6 +76,12 @@ def build(model: type[ModelT], value: Any, tree: Tree, at: KeyPath) -> tuple[Mod
         else:
             return (None if findings else spec), list(findings.values())
     return None, list(findings.values())
+
+
+def _is_rule(detail: ErrorDetails) -> bool:
+    """Whether it speaks of the whole spec, and not of what may have been taken out because it was wrong."""
+    said = str(detail.get("ctx", {}).get("error", ""))
+    return detail["type"] == "value_error" and not detail["loc"] and " is missing" not in said
 
 
 def _as_written(value: Any, details: Iterable[ErrorDetails], tree: Tree, at: KeyPath) -> bool:
@@ -226,9 +235,9 @@ def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
     for part in path:
         if _is_model(kind):
             field = kind.model_fields.get(_field_name(kind, str(part)))
-            kind = _inner(field.annotation) if field else None
+            kind = inner_of(field.annotation) if field else None
         else:
-            kind = _inner(typing.get_args(kind)[-1]) if typing.get_args(kind) else None
+            kind = inner_of(typing.get_args(kind)[-1]) if typing.get_args(kind) else None
     return kind if _is_model(kind) else None
 
 
@@ -250,13 +259,13 @@ def _field_name(model: type[BaseModel], key: str) -> str:
     return next((name for name in model.model_fields if name.rstrip("_") == snake(key)), "")
 
 
-def _inner(annotation: Any) -> Any:
+def inner_of(annotation: Any) -> Any:
     """-> the model or dict inside Annotated and `| None`."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
-        return _inner(typing.get_args(annotation)[0])
+        return inner_of(typing.get_args(annotation)[0])
     if origin in (typing.Union, types.UnionType):
-        return _inner(next(part for part in typing.get_args(annotation) if part is not type(None)))
+        return inner_of(next(part for part in typing.get_args(annotation) if part is not type(None)))
     return annotation
 
 

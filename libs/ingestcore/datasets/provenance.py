@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 from jsonschema import Draft202012Validator
 
+from ingestcore.messages.events import ENDPOINT, URI_SCHEME
 from ingestcore.messages.objects import ObjectFacts
 
 SCHEMA_FILE: Final = "provenance.schema.json"
@@ -19,18 +20,21 @@ DEFAULT_INGESTED_BY: Final = "ingest-platform"
 
 
 def source_metadata(facts: ObjectFacts) -> dict[str, Any]:
-    """-> the entry of an object's rows, all but `contentHash`. Fields nobody set are absent."""
-    given = facts.provenance
+    """-> the entry of an object's rows, all but `contentHash`. Fields nobody set are absent.
+
+    Of a day of events `ingestedAt` and `observedAt` stand for those of each event, which only the event knows.
+    """
+    given, of_events = facts.provenance, facts.uri.startswith(URI_SCHEME)
     known: dict[str, Any] = {
         "sourceId": facts.source,
-        "sourceType": "S3",
-        "sourceUri": facts.uri,
+        "sourceType": "HTTP" if of_events else "S3",
+        "sourceUri": ENDPOINT.format(source=facts.source) if of_events else facts.uri,
         "hashAlgorithm": "SHA-256",
         "ingestedAt": facts.first_seen,
         "purpose": given.get("purpose") or DEFAULT_PURPOSE,
         "ingestedBy": given.get("ingestedBy") or DEFAULT_INGESTED_BY,
         "batchId": given.get("batchId") or facts.id,
-        "transformations": [f"csv-parse:{facts.dataset}", "dedupe"],
+        "transformations": [f"{'event' if of_events else 'csv'}-parse:{facts.dataset}", "dedupe"],
     }
     for name in ("observedAt", "classification", "parentId"):
         if given.get(name):

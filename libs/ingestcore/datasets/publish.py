@@ -100,7 +100,8 @@ def sinks_of(
         settings = {"batch_size": config.default_batch_size} if config.default_batch_size else {}
         implied[DEFAULT_SINK] = SinkSpec(parquet=ParquetSink.model_validate({"uri": default_uri, **settings}))
     if not any(sink.from_ == "dlq" for sink in known.values()):
-        first = next(iter({**known, **implied}.values())).parquet
+        lakes = [sink.parquet for sink in {**known, **implied}.values() if sink.parquet]
+        first = lakes[0] if lakes else ParquetSink(uri=default_uri)
         implied[DEAD_LETTER_SINK] = SinkSpec.model_validate({"parquet": first, "from": "dlq"})
     return {**config.sinks, **implied}
 

@@ -70,6 +70,10 @@ class Registry:
         with self._lock:
             return dict(self._sources)
 
+    def sources_of(self, part: str) -> dict[str, SourceSpec]:
+        """-> those that have a part (`s3`, `http`), references unresolved; "": all."""
+        return {name: spec for name, spec in self.sources().items() if not part or getattr(spec, part) is not None}
+
     def source(self, name: str) -> SourceSpec:
         """Raises NotSeenYet; SecretMissing: it refers to a variable or file that is not there."""
         with self._lock:

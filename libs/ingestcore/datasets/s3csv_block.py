@@ -43,9 +43,3 @@ class S3CsvBlock(Spec):
     def services(self) -> dict[str, dict[str, str]]:
         """-> settings of services."""
         return {"chunk-downloader": {"max_workers": str(self.concurrency)}} if self.concurrency else {}
-
-
-HTTP_BLOCK_NOTE = (
-    "`http` configures the webhook gateway, which this version does not have: the block is not used",
-    "leave it out, or keep it for the version with the gateway",
-)

@@ -14,9 +14,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import (
     AliasChoices,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     field_serializer,
     field_validator,
@@ -26,59 +24,15 @@ from pydantic.alias_generators import to_camel
 
 from ingestcore.datasets.decimal_digits import MAX_PRECISION, decimal_digits
 from ingestcore.datasets.encodings import UTF_8, encoding_named
+from ingestcore.datasets.http_source import HttpSource
 from ingestcore.datasets.names import DEFAULT_TENANT
-
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "kb": 1000, "mb": 10**6, "gb": 10**9}
-_SIZES = _UNITS | {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
-_SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_size(value: Any) -> Any:
-    """`16MiB`, `64k`, `1048576` -> bytes. Raises ValueError with what to write."""
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", value)
-    if not found or found[2].lower() not in _SIZES:
-        raise ValueError(f"{value!r} is no size: write 16MiB, 64KiB or a number of bytes")
-    return int(float(found[1]) * _SIZES[found[2].lower()])
-
-
-def parse_seconds(value: Any) -> Any:
-    """`30s`, `5m`, `7d`, `250ms`, `30` -> seconds. Raises ValueError with what to write."""
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", value)
-    if not found or found[2] not in _SECONDS:
-        raise ValueError(f"{value!r} is no duration: write 30s, 5m, 2h, 7d or a number of seconds")
-    return float(found[1]) * _SECONDS[found[2]]
-
-
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-
-
-class Spec(BaseModel):
-    """Shared manners: frozen, strict about unknown keys, snake_case and camelCase. The text below a field is its
-    description, from which `docs/configuration.md` is drawn."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        populate_by_name=True,
-        alias_generator=to_camel,
-        use_enum_values=False,
-        use_attribute_docstrings=True,
-        hide_input_in_errors=True,  # it may be a secret
-    )
-
-    def canonical(self) -> bytes:
-        """-> JSON with defaults left out, fields and routes in their written order: equal for equal specs."""
-        return orjson.dumps(self.model_dump(mode="json", exclude_defaults=True, by_alias=False))
-
-    def fingerprint(self) -> str:
-        """-> 16 hex digits of the canonical form's SHA-256."""
-        return hashlib.sha256(self.canonical()).hexdigest()[:16]
+from ingestcore.datasets.postgres_sink import PostgresSink
+from ingestcore.datasets.spec_values import Name as Name
+from ingestcore.datasets.spec_values import Seconds as Seconds
+from ingestcore.datasets.spec_values import Size as Size
+from ingestcore.datasets.spec_values import Spec as Spec
+from ingestcore.datasets.spec_values import parse_seconds as parse_seconds
+from ingestcore.datasets.spec_values import parse_size as parse_size
 
 
 class Type(StrEnum):
@@ -107,13 +61,13 @@ class FieldSpec(Spec):
     """Digits of a decimal after the point; written with the type"""
 
     from_: str | None = Field(default=None, validation_alias=AliasChoices("from", "from_"), serialization_alias="from")
-    """Its name in the file, where it differs"""
+    """Its name in the file, where it differs; of events where it is in the body, see Events"""
 
     nullable: bool = True
     """`false`: a null is a bad row"""
 
     required: bool = True
-    """`false`: the column may be missing from the file; it is null then"""
+    """`false`: the column may be missing from the file, or the member from an event; it is null then"""
 
     min: float | int | str | None = None
     """Smallest value of numbers, decimals, dates and timestamps (ISO text), inclusive. A bound of a decimal with more
@@ -274,11 +228,12 @@ class DedupeSpec(Spec):
 
     keys: tuple[str, ...] | Literal["all"] | None = None
     """Columns, or `all` (the content), that make two rows the same; a list must contain the primary key. Left out:
-    `all` with a primary key, else the row's place in its object, so that only reading again is deduplicated"""
+    `all` with a primary key, else the row's place in its object, so that only reading again is deduplicated; of events,
+    with a primary key or without, the event itself"""
 
     window: Seconds | None = Field(default=None, gt=0)
     """How long a key is remembered after it was published: within it exactly one row of a key is published, after it
-    (an eighth of it later at most) one may be again; left out: for ever"""
+    (an eighth of it later at most) one may be again; left out: for ever, of events `7d`"""
 
     capacity: int = Field(default=10_000_000, gt=0)
     """Keys the Bloom filter is made for; the check behind it is exact"""
@@ -303,7 +258,8 @@ class DatasetSpec(Spec):
     """By output name: a type, or a mapping (below); `"*"`: type of the rest. Left out: every column, as a string"""
 
     on_extra: OnExtra = OnExtra.FREEZE
-    """Columns not named: `freeze`: the object is dead-lettered (SCHEMA_DRIFT); `discard_value`: they are left out"""
+    """Columns, or members of an event, not named: `freeze`: the object, or the event, is dead-lettered (SCHEMA_DRIFT);
+    `discard_value`: they are left out"""
 
     csv: Dialect = Dialect()
     """How the file is written (below)"""
@@ -427,13 +383,16 @@ class S3Source(S3Access):
 
 
 class SourceSpec(Spec):
-    """One source."""
+    """One source: `s3`, or `http`."""
 
     tenant: Name = DEFAULT_TENANT
     """Whose data it is; kept apart everywhere"""
 
-    s3: S3Source
-    """Where the objects are"""
+    s3: S3Source | None = None
+    """Objects in a bucket, and where they are"""
+
+    http: HttpSource | None = None
+    """Events that producers post, and how they prove who they are"""
 
     provenance: dict[str, str] = Field(default_factory=dict)
     """`purpose`, `classification`, `ingestedBy`, `parentId`, `batchId`, `observedAt`: on every row"""
@@ -442,7 +401,24 @@ class SourceSpec(Spec):
     """Ordered: key pattern → dataset, the first match wins"""
 
     dataset: Name | None = None
-    """Where there is no `route`: the dataset of all objects; left out: the source's name"""
+    """Where there is no `route`: the dataset of all objects or events; left out: the source's name"""
+
+    @property
+    def objects(self) -> S3Source:
+        """Where the objects of an `s3` source are. Raises ValueError: it is none."""
+        if self.s3 is None:
+            raise ValueError("this source has no objects: it is no `s3` source")
+        return self.s3
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> SourceSpec:
+        if self.s3 is None and self.http is None:
+            raise ValueError("`s3` is missing: s3 with its bucket, or http with its auth for webhooks")
+        if self.s3 is not None and self.http is not None:
+            raise ValueError("`s3` and `http` are two sources: give each a name of its own")
+        if self.http is not None and self.route is not None:
+            raise ValueError("`route` picks datasets by object keys: write `dataset` for a source of webhooks")
+        return self
 
     @field_validator("provenance")
     @classmethod
@@ -458,7 +434,7 @@ class SourceSpec(Spec):
         """-> dataset of an object key; None: no pattern matches."""
         if self.route is None:
             return self.dataset or source
-        relative = key.removeprefix(self.s3.prefix)
+        relative = key.removeprefix(self.objects.prefix)
         last = relative.rpartition("/")[2]
         for pattern, dataset in self.route.items():
             if fnmatch.fnmatchcase(relative if "/" in pattern else last, pattern):
@@ -483,10 +459,13 @@ class ParquetSink(S3Access):
 
 
 class SinkSpec(Spec):
-    """One sink."""
+    """One sink: exactly one of the places below."""
 
-    parquet: ParquetSink
+    parquet: ParquetSink | None = None
     """Where and how files are written"""
+
+    postgres: PostgresSink | None = None
+    """Which database, and how its tables are kept"""
 
     from_: Literal["normalized", "dlq"] = Field(
         default="normalized", validation_alias=AliasChoices("from", "from_"), serialization_alias="from"
@@ -495,3 +474,19 @@ class SinkSpec(Spec):
 
     datasets: tuple[Name, ...] | None = None
     """Which ones; left out: all"""
+
+    @property
+    def lake(self) -> ParquetSink:
+        """Of a sink with `parquet:`."""
+        assert self.parquet is not None
+        return self.parquet
+
+    @property
+    def database(self) -> PostgresSink:
+        """Of a sink with `postgres:`."""
+        assert self.postgres is not None
+        return self.postgres
+
+
+PLACES = ("parquet", "postgres")
+"""Keys of a sink that say where it writes; `<key>-sink` is the service that does."""

@@ -1,4 +1,4 @@
-"""How long the dedupe changelog must be kept for the datasets in force. Pure."""
+"""How long keys are remembered, and the dedupe changelog must be kept for the datasets in force. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import math
 from typing import Final
 
 from ingestcore.datasets.registry import Registry
+
+EVENT_WINDOW_SECONDS: Final = 7 * 86_400.0
+"""How long the key of an event's row is remembered, where its dataset does not say: no producer retries for longer."""
 
 SLACK: Final = 1.25
 """A key lives an eighth longer than its window, and a broker deletes whole segments by clocks of its own."""

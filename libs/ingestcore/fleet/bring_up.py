@@ -22,7 +22,7 @@ from ingestcore.datasets.secrets import SecretMissing, resolve_spec
 from ingestcore.fleet.front import PORT, Front, open_front
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.record import fleet_lock
-from ingestcore.fleet.servers import buckets_of, given_servers, platform_of, quiet
+from ingestcore.fleet.servers import buckets_of, given_servers, platform_of, quiet, wanted_servers, with_embedded
 from ingestcore.fleet.supervisor import READY_TIMEOUT_SECONDS, Screen, StartFailed, Supervisor
 from ingestcore.fleet.wanted import Wanted, wanted_processes
 from ingestcore.observe.admin import LOOPBACK
@@ -82,7 +82,7 @@ def run(options: Options, screen: Screen) -> None:
     _check_references(config)
     layout = Layout.of(options.folder)
     layout.make()
-    with _signals_interrupt(), fleet_lock(layout), _servers(layout, screen) as (stack, reachable):
+    with _signals_interrupt(), fleet_lock(layout), _servers(layout, config, screen) as (stack, reachable):
         platform = quiet(platform_of({**os.environ, **reachable}))
         registry = _prepare(platform, config, options, screen)
         supervisor = _supervisor(layout, options, services, config, platform, reachable, registry, stack, screen)
@@ -117,16 +117,17 @@ def _check_references(config: Config) -> None:
     for section, specs in (("sources", config.sources), ("sinks", config.sinks)):
         for name, spec in specs.items():
             try:
-                resolve_spec(spec, os.environ)
+                resolve_spec(spec, with_embedded(os.environ))
             except SecretMissing as error:
                 raise SecretMissing(f"{section}.{name}: {error}") from None
 
 
 @contextmanager
-def _servers(layout: Layout, screen: Screen) -> Iterator[tuple[devstack.Stack | None, dict[str, str]]]:
+def _servers(layout: Layout, config: Config, screen: Screen) -> Iterator[tuple[devstack.Stack | None, dict[str, str]]]:
     """-> the embedded stack, if one is needed, and the variables that reach all servers."""
-    given = given_servers(os.environ, last_record(layout.stack).local)
-    missing = tuple(name for name in ("kafka", "s3", "redis") if name not in given)
+    last = last_record(layout.stack)
+    given = given_servers(os.environ, last.local)
+    missing = tuple(name for name in wanted_servers(config, last.ports) if name not in given)
     reachable = {name: value for variables in given.values() for name, value in variables.items()}
     if not missing:
         yield None, reachable
@@ -172,7 +173,7 @@ def _supervisor(
 
     def wanted() -> list[Wanted]:
         seen.create()
-        return wanted_processes(services, registry.sinks(), options.replicas, options.composed)
+        return wanted_processes(services, registry.sources(), registry.sinks(), options.replicas, options.composed)
 
     screen.progress(f"starting {len(wanted())} service processes")
     return Supervisor(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from ingestcore.datasets.config_file import Config
 from ingestcore.datasets.registry import Registry
 from ingestcore.datasets.secrets import SecretMissing, resolve
 from ingestcore.settings import Platform
@@ -13,10 +14,32 @@ _VARIABLES = {
     "kafka": ("INGEST_KAFKA_BOOTSTRAP", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
     "s3": ("INGEST_S3_ENDPOINT_URL", "S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
     "redis": ("INGEST_REDIS_URL", "REDIS_URL"),
+    "postgres": ("POSTGRES_URL",),
 }
 """Names by which each server may be given, the first set one counts."""
 
-_STANDARD = {"kafka": "KAFKA_BOOTSTRAP_SERVERS", "s3": "S3_ENDPOINT_URL", "redis": "REDIS_URL"}
+_STANDARD = {
+    "kafka": "KAFKA_BOOTSTRAP_SERVERS",
+    "s3": "S3_ENDPOINT_URL",
+    "redis": "REDIS_URL",
+    "postgres": "POSTGRES_URL",
+}
+_ALWAYS = ("kafka", "s3", "redis")
+_TO_COME = "postgresql://embedded"
+
+
+def wanted_servers(config: Config, had: Collection[str]) -> tuple[str, ...]:
+    """-> servers a fleet needs: Postgres only where a sink of the files names it by its variable.
+
+    had  servers that were embedded here before: what is in force may name them
+    """
+    named = any("${POSTGRES_URL" in sink.postgres.dsn for sink in config.sinks.values() if sink.postgres)
+    return (*_ALWAYS, "postgres") if named or "postgres" in had else _ALWAYS
+
+
+def with_embedded(environ: Mapping[str, str]) -> dict[str, str]:
+    """-> the environment as processes will see it, with stand-ins for addresses of servers that are started first."""
+    return {_STANDARD["postgres"]: _TO_COME, **environ}
 
 
 def given_servers(
@@ -50,8 +73,9 @@ def quiet(settings: Platform) -> Platform:
 
 def buckets_of(registry: Registry, environ: Mapping[str, str]) -> set[str]:
     """-> buckets of sources and sinks at the platform's own S3."""
-    lakes = [sink.parquet for sink in registry.sinks().values()]
-    named = [source.s3.bucket for source in registry.sources().values() if source.s3.endpoint_url is None]
+    lakes = [sink.parquet for sink in registry.sinks().values() if sink.parquet]
+    places = [source.s3 for source in registry.sources().values() if source.s3 is not None]
+    named = [place.bucket for place in places if place.endpoint_url is None]
     named += [lake.uri.removeprefix("s3://").partition("/")[0] for lake in lakes if lake.endpoint_url is None]
     found = set()
     for name in named:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ingestcore.datasets.problems import nearest
-from ingestcore.datasets.spec import SinkSpec
+from ingestcore.datasets.spec import SinkSpec, SourceSpec
 from ingestcore.runtime.service import Service
 from ingestcore.stage import OperatorNeeded
 from ingestcore.topics import TOPICS
@@ -44,6 +44,7 @@ class Wanted:
 
 def wanted_processes(
     services: Mapping[str, Service],
+    sources: Mapping[str, SourceSpec],
     sinks: Mapping[str, SinkSpec],
     replicas: Mapping[str, int],
     composed: Sequence[str] = (),
@@ -57,7 +58,7 @@ def wanted_processes(
     _check_names([part for names in composed for part in names.split("+")], services)
     topics = list(TOPICS)
     in_order = sorted(services.values(), key=lambda s: (topics.index(s.consumes) if s.consumes else -1, s.name))
-    pairs = [(service.name, instance) for service in in_order for instance in _instances(service, sinks)]
+    pairs = [(service.name, instance) for service in in_order for instance in _instances(service, sources, sinks)]
     _check_names(replicas, {*services, *composed, *(instance for _, instance in pairs)})
     shared = {part: names for names in composed for part in names.split("+")}
     merged = dict.fromkeys((shared.get(s, s), shared.get(s, i)) for s, i in pairs)
@@ -80,10 +81,13 @@ def _count(service: str, instance: str, replicas: Mapping[str, int]) -> int:
     return next((replicas[name] for name in names if name in replicas), 1)
 
 
-def _instances(service: Service, sinks: Mapping[str, SinkSpec]) -> list[str]:
-    """A service `parquet-sink` serves the sinks that have a `parquet:` part."""
+def _instances(service: Service, sources: Mapping[str, SourceSpec], sinks: Mapping[str, SinkSpec]) -> list[str]:
+    """A service `parquet-sink` serves the sinks that have a `parquet:` part; one that listens to sources, or takes what
+    those bring in, is there as long as there are any."""
     if service.per != "sink":
-        return [service.name]
+        for_some = service.takes and (service.listens or service.consumes is not None)
+        called = not for_some or any(getattr(spec, service.takes) is not None for spec in sources.values())
+        return [service.name] if called else []
     kind = service.name.removesuffix("-sink").replace("-", "_")
     return [name for name, sink in sinks.items() if getattr(sink, kind, None) is not None]
 

@@ -12,12 +12,13 @@ from collections.abc import Collection, Iterable, Iterator
 
 from ingestcore.ledger.facts import Account
 from ingestcore.ledger.verdict import Hop, ObjectAudit, State, judge
+from ingestcore.messages.events import URI_SCHEME, day_begins_ms
 from ingestcore.messages.ledger import LedgerRecord
 from ingestcore.messages.objects import ObjectRef
 from ingestcore.stage import Origin
 
-_HOP_TOPICS = frozenset({"objects", "blocks", "typed", "normalized"})
-"""Inputs that carry rows of objects; a source's own steps and the letters of the dead-letter lake do not."""
+_HOP_TOPICS = frozenset({"objects", "blocks", "events", "typed", "normalized"})
+"""Inputs that carry rows of objects and events; a source's own steps and the letters of the dead-letter lake do not."""
 
 
 class Audit:
@@ -30,10 +31,12 @@ class Audit:
         self._listed_ms: dict[str, int] = {}
         self._sinks: set[str] = set()
         self._arrivals = 0
+        self._oldest_ms = 0
 
     def take(self, record: LedgerRecord, timestamp_ms: int = 0) -> None:
         """Take one ledger record. timestamp_ms: the broker's, as far as it is wanted again in the verdict."""
         origin = record.origin
+        self._oldest_ms = min(self._oldest_ms or timestamp_ms, timestamp_ms)
         for entry in record.entries:
             if entry.topic not in _HOP_TOPICS:
                 continue
@@ -64,6 +67,7 @@ class Audit:
         """
         wanted = self._sinks if sinks is None else frozenset(sinks)
         newest = self._newest_readings()
+        self._find_beginnings()
         known = {object_id for object_id, _ in self._accounts}
         versioned = {object_id for object_id, dataset in self._accounts if "@" in dataset}
         found = [
@@ -81,6 +85,12 @@ class Audit:
         ]
         found += [_pending(ref, self._listed_ms[id], idle) for id, ref in self._listed.items() if id not in known]
         yield from sorted(found, key=lambda a: (a.origin.uri, a.origin.tenant, a.origin.dataset, a.origin.id))
+
+    def _find_beginnings(self) -> None:
+        """A day that began before the ledger's oldest record may lack its first facts."""
+        for account in self._accounts.values():
+            if account.origin.uri.startswith(URI_SCHEME):
+                account.headless = day_begins_ms(account.origin.uri) < self._oldest_ms
 
     def _newest_readings(self) -> dict[str, Account]:
         """-> by object id, the account with the latest finished pass."""

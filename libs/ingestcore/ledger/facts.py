@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from sys import intern
 
+from ingestcore.ledger.runs import Runs
 from ingestcore.messages.ledger import Entry
 from ingestcore.stage import Fate, Origin
 
@@ -99,9 +100,9 @@ class Inputs:
 
 
 class Account:
-    """All facts about one object under one dataset version.
+    """All facts about one object, or one day of events, under one dataset version.
 
-    headless  its first fact was not the start of a download: earlier ones are missing
+    headless  its first fact was not the start of a download, or of a day: earlier ones are missing
     updated_ms  broker's time of its newest fact
     """
 
@@ -111,17 +112,20 @@ class Account:
         self.updated_ms = 0
         self.reads = Inputs()
         self.blocks = Inputs()
+        self.events = Runs()
         self.typed = Inputs()
         self.sinks: dict[str, Inputs] = {}
 
     def take(self, instance: str, entry: Entry, arrival: int) -> None:
         """Sort a fact by the topic its input came from: that says which hop it speaks of."""
         if self.headless is None:
-            self.headless = entry.topic != "objects" or entry.sequence != 0
+            self.headless = entry.topic not in ("objects", "events") or entry.sequence != 0
         if entry.topic == "objects":
             self.reads.take(entry, arrival)
         elif entry.topic == "blocks":
             self.blocks.take(entry, arrival)
+        elif entry.topic == "events":
+            self.events.take(entry)
         elif entry.topic == "typed":
             self.typed.take(entry, arrival)
         elif entry.topic == "normalized":

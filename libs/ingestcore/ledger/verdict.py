@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from ingestcore.ledger.facts import Account, Delivery, Inputs
+from ingestcore.messages.events import URI_SCHEME
 from ingestcore.stage import Fate, Origin
 
 _COMPRESSED: Final = (".gz", ".gzip")
@@ -40,6 +41,7 @@ class Hop(StrEnum):
     DOWNLOAD = "listed -> chunk-downloader"
     PARSE = "chunk-downloader -> csv-parser"
     NORMALIZE = "csv-parser -> normalizer"
+    NORMALIZE_EVENTS = "event-parser -> normalizer"
     DEDUPE = "normalizer"
     SINK = "normalizer -> sink"
 
@@ -137,6 +139,25 @@ class Finding(NamedTuple):
     note: str
 
 
+class Intake(NamedTuple):
+    """What came in before the rows were typed.
+
+    read      records, blank ones included; dead: of which dead letters
+    sent      typed rows, by all deliveries together; onward: the hop they are on
+    whole     nothing more is to come of it, as far as is known
+    findings  hops before that whose sides differ
+    """
+
+    read: int
+    blank: int
+    shed: int
+    dead: int
+    sent: int
+    onward: Hop
+    whole: bool
+    findings: tuple[Finding, ...] = ()
+
+
 def judge(
     account: Account, *, size: int | None, sinks: Collection[str], idle: bool, whole_ledger: bool, superseded: bool
 ) -> ObjectAudit:
@@ -149,33 +170,19 @@ def judge(
     superseded    a newer dataset version has read the object
     """
     reading = account.reading()
-    blocks = list(account.blocks.counted(reading.pass_id)) if reading else []
-    read = reading.rows(Fate.EMITTED, Fate.REJECTED, Fate.BLANK, Fate.SHED) if reading else 0
-    blank = sum(d.rows(Fate.BLANK) for d in blocks) + (reading.rows(Fate.BLANK) if reading else 0)
-    shed = sum(d.rows(Fate.SHED) for d in blocks) + (reading.rows(Fate.SHED) if reading else 0)
-    dead = sum(d.rows(Fate.REJECTED) for d in blocks) + (reading.rows(Fate.REJECTED) if reading else 0)
+    of_events = account.events.any or account.origin.uri.startswith(URI_SCHEME)
+    intake = _events(account) if of_events else _object(account, reading, size, superseded)
     published = sum(d.rows(Fate.EMITTED) for d in account.typed.deliveries())
-    rest = read - blank - shed - dead - published
+    rest = intake.read - intake.blank - intake.shed - intake.dead - published
     # A row the normalizer gave up on may have been published by another pass: it is dead only while it is missing.
     dead_late = min(sum(d.rows(Fate.REJECTED) for d in account.typed.counted()), max(rest, 0))
     known = sum(d.rows(Fate.DUPLICATE) for d in account.typed.counted())
     tallies = {name: _tally(account.sinks.get(name)) for name in sorted({*sinks, *account.sinks})}
     judged = {name: tally for name, tally in tallies.items() if name in sinks}
     findings = [
-        *_download(reading, account, size, superseded),
-        *_rows(
-            Hop.PARSE,
-            reading.rows(Fate.EMITTED) if reading else 0,
-            sum(d.rows() for d in blocks),
-            "rows of blocks",
-        ),
-        *_rows(
-            Hop.NORMALIZE,
-            sum(d.rows(Fate.EMITTED) for d in account.blocks.deliveries()),
-            sum(d.rows() for d in account.typed.counted()),
-            "typed rows",
-        ),
-        *_doubled(reading, rest, account.typed.emitted_again()),
+        *intake.findings,
+        *_rows(intake.onward, intake.sent, sum(d.rows() for d in account.typed.counted()), "typed rows"),
+        *_doubled(intake.whole, rest, account.typed.emitted_again()),
         *(f for name, tally in judged.items() for f in _rows(Hop.SINK, published, tally.rows, f"rows for {name}")),
     ]
     state, hop, note = _state(account, reading, findings, idle, whole_ledger, superseded)
@@ -184,19 +191,49 @@ def judge(
         state=state,
         hop=hop,
         note=note,
-        read=read,
+        read=intake.read,
         published=published,
         # Half-way through a pass the rest is mostly rows still under way.
         duplicates=known if state is State.IN_PROGRESS else rest - dead_late,
-        dead=dead + dead_late,
-        blank=blank,
-        shed=shed,
+        dead=intake.dead + dead_late,
+        blank=intake.blank,
+        shed=intake.shed,
         replayed=_replayed(account, reading),
         nbytes=reading.nbytes if reading else 0,
         size=size,
         updated_ms=account.updated_ms,
         sinks=tallies,
     )
+
+
+def _object(account: Account, reading: Delivery | None, size: int | None, superseded: bool) -> Intake:
+    """Rows of an object: what the pass that speaks for it read."""
+    blocks = list(account.blocks.counted(reading.pass_id)) if reading else []
+    both = [*blocks, *([reading] if reading else [])]
+    return Intake(
+        read=reading.rows(Fate.EMITTED, Fate.REJECTED, Fate.BLANK, Fate.SHED) if reading else 0,
+        blank=sum(d.rows(Fate.BLANK) for d in both),
+        shed=sum(d.rows(Fate.SHED) for d in both),
+        dead=sum(d.rows(Fate.REJECTED) for d in both),
+        sent=sum(d.rows(Fate.EMITTED) for d in account.blocks.deliveries()),
+        onward=Hop.NORMALIZE,
+        whole=reading is not None and reading.last,
+        findings=(
+            *_download(reading, account, size, superseded),
+            *_rows(
+                Hop.PARSE,
+                reading.rows(Fate.EMITTED) if reading else 0,
+                sum(d.rows() for d in blocks),
+                "rows of blocks",
+            ),
+        ),
+    )
+
+
+def _events(account: Account) -> Intake:
+    """Events of a day: each is one row, and its offset says which."""
+    events = account.events
+    return Intake(events.read, 0, 0, events.dead, events.sent, Hop.NORMALIZE_EVENTS, True)
 
 
 def _state(
@@ -246,11 +283,11 @@ def _rows(hop: Hop, sent: int, taken: int, what: str) -> Iterable[Finding]:
         yield Finding(hop, False, f"{taken} of {sent} {what} taken, {sent - taken} missing")
 
 
-def _doubled(reading: Delivery | None, rest: int, again: int) -> Iterable[Finding]:
+def _doubled(whole: bool, rest: int, again: int) -> Iterable[Finding]:
     """Two alarms. The sum sees only a surplus: rows published twice can hide behind true duplicates."""
     if again:
         yield Finding(Hop.DEDUPE, True, f"{again} rows of messages already done were published again: rows doubled")
-    elif reading is not None and reading.last and rest < 0:
+    elif whole and rest < 0:
         yield Finding(Hop.DEDUPE, True, f"{-rest} more rows published or dead-lettered than were read: rows doubled")
 
 
@@ -258,7 +295,7 @@ def _replayed(account: Account, reading: Delivery | None) -> int:
     """Each repetition counted once, at the stage it began at: what a repeated pass sends on is new to the next."""
     again = sum(d.rows() for d in account.reads.deliveries()) - (reading.rows() if reading else 0)
     stages = (account.blocks, account.typed, *account.sinks.values())
-    return again + sum(inputs.replayed() for inputs in stages)
+    return again + account.events.replayed + sum(inputs.replayed() for inputs in stages)
 
 
 def _tally(inputs: Inputs | None) -> SinkTally:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from ingestcore.messages.objects import ObjectFacts
 from ingestcore.reasons import MEANING, Reason
 
 RAW_LIMIT_BYTES = 64 << 10
 """Original bytes kept of a letter that stands for a whole object or a range of it."""
+
+
+_PLACES: Final = ("row", "byte_first", "event", "input")
+"""Facts that say which part of its origin a letter is, most special first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +26,8 @@ class Refusal:
     message  one sentence to an operator: what was wrong and what to do
     rows     rows it stands for: 1 for a row, more when quarantined, 0 for an object whose rows nobody counted
     nbytes   source bytes it stands for, where the stage conserves bytes
-    facts    place and detail as text: `row`, `byte_first`, `byte_last` (exclusive), `column`, `value`, `rows` …
+    facts    place and detail as text: `row`, `byte_first`, `byte_last` (exclusive), `column`, `value`, `rows` …;
+             `event`: the same for the same event and bytes; `input`: coordinate of an input that is refused whole
     reentry  topic a repaired letter is sent to; audience: the consumer it is for (a sink's name) or ""
     """
 
@@ -55,8 +61,8 @@ class DeadLetter(Refusal):
 
     @property
     def id(self) -> str:
-        """-> 32 hex digits, the same for the same row, stage and reason however often it is read again."""
-        place = self.facts.get("row") or self.facts.get("byte_first") or ""
+        """-> 32 hex digits, the same for the same row or event, stage and reason however often it is read again."""
+        place = next((text for name in _PLACES if (text := self.facts.get(name))), "")
         parts = (self.origin, place, self.stage, self.reason, self.audience)
         digest = hashlib.sha256()
         for part in parts if place else (*parts, "" if self.object else f"{self.topic}/{self.partition}/{self.offset}"):

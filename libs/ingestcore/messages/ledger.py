@@ -25,6 +25,9 @@ class Entry:
     sequence    number of this entry within the pass: 0, 1, … (long inputs commit many)
     last        the input is finished by this commit
     fates       fate -> (rows, bytes)
+    runs        of a topic whose messages are one row each: the entry speaks of many inputs of the partition, all
+                finished, all with the one fate of `fates`. First and last offset of each run, ascending; `offset` is
+                the first, `pass_id` that input's
     """
 
     topic: str
@@ -36,6 +39,7 @@ class Entry:
     sequence: int
     last: bool
     fates: Mapping[Fate, tuple[int, int]]
+    runs: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class LedgerRecord:
                         "sequence": e.sequence,
                         "last": e.last,
                         "fates": {fate.value: list(amount) for fate, amount in e.fates.items()},
+                        **({"runs": e.runs} if e.runs else {}),
                     }
                     for e in self.entries
                 ],
@@ -88,10 +93,11 @@ class LedgerRecord:
                     sequence=e["sequence"],
                     last=e["last"],
                     fates={Fate(fate): (rows, size) for fate, (rows, size) in e["fates"].items()},
+                    runs=tuple((first, final) for first, final in e.get("runs", ())),
                 )
                 for e in stored["entries"]
             )
             origin = Origin(**stored["origin"])
             return cls(stored["stage"], stored["instance"], stored["replica"], origin, entries)
-        except (KeyError, TypeError, orjson.JSONDecodeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a ledger record: {error!r}") from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 
 import orjson
 
@@ -77,7 +78,7 @@ class ObjectFacts:
     uri: str
     etag: str
     first_seen: str
-    provenance: dict[str, str]
+    provenance: dict[str, str] = field(hash=False)
 
     @property
     def table(self) -> str:
@@ -86,12 +87,23 @@ class ObjectFacts:
 
     def encode(self) -> str:
         """-> compact JSON text, equal for equal facts."""
-        return orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS).decode()
+        return _encoded(self)
 
     @classmethod
     def decode(cls, text: str) -> ObjectFacts:
         """Raises ValueError."""
-        try:
-            return cls(**orjson.loads(text))
-        except (TypeError, orjson.JSONDecodeError) as error:
-            raise ValueError(f"not object facts: {error!r}") from error
+        return _decoded(text)
+
+
+@lru_cache(maxsize=1024)
+def _encoded(facts: ObjectFacts) -> str:
+    """One text stands in many messages."""
+    return orjson.dumps(asdict(facts), option=orjson.OPT_SORT_KEYS).decode()
+
+
+@lru_cache(maxsize=1024)
+def _decoded(text: str) -> ObjectFacts:
+    try:
+        return ObjectFacts(**orjson.loads(text))
+    except (TypeError, orjson.JSONDecodeError) as error:
+        raise ValueError(f"not object facts: {error!r}") from error

@@ -15,6 +15,8 @@ OBJECT: Final = "_object"
 ROW: Final = "_row"
 HASH: Final = "_hash"
 PROVENANCE: Final = "_provenance"
+RECEIVED: Final = "_received"
+OBSERVED: Final = "_observed"
 
 MAX_ROWS: Final = 65_536
 """Rows of one message at most."""
@@ -30,6 +32,15 @@ TYPED_FIELDS: Final = (
     pa.field(ROW, pa.int64(), nullable=False),
 )
 """Platform columns of a typed batch, after the dataset's own."""
+
+EVENT_FIELDS: Final = (
+    # When the event was taken in: `ingestedAt` of its row.
+    pa.field(RECEIVED, pa.timestamp("ms", "UTC"), nullable=False),
+    # When it happened, if somebody said: `observedAt`.
+    pa.field(OBSERVED, pa.timestamp("us", "UTC")),
+)
+"""Further platform columns of a typed batch that was made of events. `_hash` is of the event's body, `_row` its offset
+in `ingest.events`."""
 
 PROVENANCE_TYPE: Final = pa.struct(
     [
@@ -48,7 +59,8 @@ PROVENANCE_TYPE: Final = pa.struct(
         pa.field("batchId", pa.string()),
     ]
 )
-"""ProvenanceMetadata. `ingestedAt` is the object's first_seen, `batchId` the object id unless the source names one."""
+"""ProvenanceMetadata. `ingestedAt` is the object's first_seen, of an event when it came in; `batchId` is the object
+id unless the source names one."""
 
 NORMALIZED_FIELDS: Final = (
     pa.field(KEY, HASH_TYPE, nullable=False),

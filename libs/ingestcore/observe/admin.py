@@ -70,7 +70,7 @@ class OneService:
         now = self._health.pressure
         for state in Pressure:
             self._metrics.set("ingest_backpressure_state", float(state is now), state=state.value)
-        self._metrics.set("ingest_circuit_open", float(self._health.state is State.WAITING), stage=self._stage)
+        self._metrics.set("ingest_circuit_open", float(self._health.circuit_open), stage=self._stage)
 
     def drain(self) -> Answer:
         self._health.drain()

@@ -21,11 +21,14 @@ LABELS: Final = {
     "source": "source of the configuration",
     "dataset": "dataset, without its version",
     "stage": "service, or the sink's name",
-    "fate": "what became of a row in this stage: `emitted` to the next, `delivered` by a sink, `duplicate`, `rejected` "
-    "(dead-lettered), `blank` (blank and comment records), `not_for_us` (a dataset this sink does not take)",
+    "fate": "what became of a row in this stage: `emitted` to the next, `delivered` by a sink, `duplicate`, `stale` (a "
+    "sink has a newer one), `rejected` (dead-lettered), `blank` (blank and comment records), `not_for_us` (a dataset "
+    "this sink does not take)",
     "reason": "of dead letters: the codes of `ingestcore.reasons`; of retries these and `CONFIG_PENDING` (a spec has "
     "not come yet), `OPERATOR_NEEDED` (credentials, permissions)",
-    "outcome": "`committed` or `aborted`",
+    "outcome": "of transactions: `committed` or `aborted`; of requests: `accepted`, `duplicate`, `partly` (a batch), "
+    "`challenge`, or the last part of the problem's type",
+    "cause": "`missing`, `malformed`, `wrong`, `expired`, `future`, `unknown_source`",
     "state": "`normal`, `throttled`, `brownout`, `drain`, `paused`",
     "step": "of reading an object: `fetch`, `inflate`, `cut`, `hash`, over all threads; `total` by the clock",
     "partition": "of the topic the stage reads",
@@ -126,12 +129,43 @@ _TROUBLE: Final = (
     Metric("ingest_retry_total", "counter", "retries", "What was tried again, by cause", ("stage", "reason")),
     Metric("ingest_rebalances_total", "counter", "rebalances", "Rebalances of the consumer group", ("stage",)),
     Metric("ingest_backpressure_state", "gauge", "0 or 1", "1 for the state the process is in", ("state",)),
-    Metric("ingest_circuit_open", "gauge", "0 or 1", "1 while something it needs is away and waited for", ("stage",)),
+    Metric(
+        "ingest_circuit_open",
+        "gauge",
+        "0 or 1",
+        "1 while something it needs is away, or a sink's circuit breaker is not closed",
+        ("stage",),
+    ),
 )
 _LISTING: Final = (
     Metric("ingest_objects_found_total", "counter", "objects", "New or changed objects handed on", ("source",)),
     Metric("ingest_listing_seconds", "gauge", "seconds", "Duration of the last listing", ("source",)),
     Metric("ingest_unmatched_keys", "gauge", "keys", "Keys of the last listing no route pattern matches", ("source",)),
+)
+_WEBHOOKS: Final = (
+    Metric(
+        "ingest_webhook_requests_total",
+        "counter",
+        "requests",
+        "Requests answered; `gone`: the client left before",
+        ("source", "outcome"),
+    ),
+    Metric(
+        "ingest_webhook_signature_failures_total",
+        "counter",
+        "requests",
+        "Posts that were not proven, by cause",
+        ("source", "cause"),
+    ),
+    Metric(
+        "ingest_webhook_ack_seconds",
+        "histogram",
+        "seconds",
+        "From an event's way to Kafka to its acknowledgement by all in-sync replicas",
+        ("source",),
+        LATENCY_BUCKETS,
+    ),
+    Metric("ingest_webhook_in_flight", "gauge", "events", "Events taken and not answered yet"),
 )
 _FLEET: Final = (
     Metric(
@@ -150,6 +184,7 @@ SECTIONS: Final = {
     "time": _TIME,
     "trouble": _TROUBLE,
     "listing": _LISTING,
+    "webhooks": _WEBHOOKS,
     "fleet": _FLEET,
 }
 """As `docs/metrics.md` groups them."""

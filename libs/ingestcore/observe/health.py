@@ -53,6 +53,7 @@ class Health:
         self._drained, self._in_flight = False, 0
         self._throttled_at = -_THROTTLED_SECONDS
         self._details: dict[str, Callable[[], Mapping[str, Any]]] = {"adapters": dict}
+        self._breaker: Callable[[], bool] = bool
 
     def beat(self) -> None:
         """The loop turned."""
@@ -138,6 +139,15 @@ class Health:
         if state is State.WAITING:
             told["waiting_for"] = self._reason
         return told
+
+    def watch_breaker(self, is_open: Callable[[], bool]) -> None:
+        """A stage has a circuit breaker of its own, which may be open while rows go on another way."""
+        self._breaker = is_open
+
+    @property
+    def circuit_open(self) -> bool:
+        """Whether something it needs is away."""
+        return self._state is State.WAITING or self._breaker()
 
     def explain(self, name: str, details: Callable[[], Mapping[str, Any]]) -> None:
         """Add a part to `/health/detailed`."""

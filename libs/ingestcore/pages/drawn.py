@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 from pydantic import BaseModel
 
+from ingestcore.datasets.http_source import Auth, Challenge, Idempotency, RateLimit
 from ingestcore.datasets.spec import DatasetSpec, Dialect, FieldSpec, SinkSpec, SourceSpec
 from ingestcore.observe.catalogue import LABELS, SECTIONS, Metric
 from ingestcore.pages.fields import HEAD, rows, variables
@@ -26,11 +27,20 @@ _VARIABLES: Final = ("variable", *HEAD[1:])
 def configuration() -> dict[str, str]:
     """-> regions of docs/configuration.md."""
     return {
-        "sources": table(HEAD, rows(SourceSpec, opened=("s3",))),
+        "sources": table(HEAD, rows(SourceSpec, opened=("s3", "http"))),
+        "webhook-auth": table(HEAD, rows(Auth, prefix="auth.")),
+        "webhook-more": table(
+            HEAD,
+            [
+                *rows(Idempotency, prefix="idempotency."),
+                *rows(RateLimit, prefix="rate_limit."),
+                *rows(Challenge, prefix="challenge."),
+            ],
+        ),
         "datasets": table(HEAD, rows(DatasetSpec, opened=("dedupe",))),
         "fields": table(HEAD, rows(FieldSpec)),
         "csv": table(HEAD, rows(Dialect)),
-        "sinks": table(HEAD, rows(SinkSpec, opened=("parquet",))),
+        "sinks": table(HEAD, rows(SinkSpec, opened=("parquet", "postgres"))),
         "services": "\n\n".join(
             f"**{service.name}**: {service.summary}\n\n" + table(_VARIABLES, variables(service.settings))
             for service in sorted(own_services().values(), key=lambda service: service.name)

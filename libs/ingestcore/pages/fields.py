@@ -12,7 +12,7 @@ import orjson
 from pydantic import AliasChoices, BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from ingestcore.datasets.explain import names_of
+from ingestcore.datasets.explain import inner_of, names_of
 from ingestcore.datasets.spec import parse_seconds, parse_size
 
 HEAD = ("key", "default", "meaning")
@@ -32,7 +32,7 @@ def _rows(model: type[BaseModel], prefix: str, opened: tuple[str, ...]) -> Itera
     # A model's own fields say more about it than those it shares with others.
     for key, (name, field) in sorted(found, key=lambda entry: entry[1][0] not in model.__annotations__):
         if name in opened:
-            inner = field.annotation
+            inner = inner_of(field.annotation)
             assert isinstance(inner, type) and issubclass(inner, BaseModel)
             yield from _rows(inner, f"{prefix}{key}.", ())
         elif not field.exclude:

@@ -172,7 +172,7 @@ class StageRunner:
                 self._needs_rollback = True
                 self._gauges.failed(error)
                 self._spans.rolled_back(repr(error))
-                self._wait(random.uniform(backoff / 2, backoff))
+                self._wait(max(random.uniform(backoff / 2, backoff), getattr(error, "wait_seconds", 0.0)))
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
         self._drain()
 
@@ -222,10 +222,15 @@ class StageRunner:
 
     def _wait(self, seconds: float) -> None:
         try:
-            self._member.idle(seconds, self._stop.is_set)
+            self._member.idle(seconds, self._is_stopped)
         except (Retriable, OperatorNeeded, KafkaException) as error:
             log.debug("while waiting", error=str(error))
             self._stop.wait(seconds)
+
+    def _is_stopped(self) -> bool:
+        """Asked again and again while something is waited for."""
+        self._beat()
+        return self._stop.is_set()
 
     def _turn(self) -> None:
         self._admit()

@@ -34,7 +34,7 @@ def condemn(input: Input, service: str, why: str, *, killed: bool = False, look:
         message=(KILLED if killed else FAILED).format(service=service, why=why),
         rows=rows,
         object=facts,
-        facts={"error": why, "rows": str(rows)},
+        facts={"error": why, "rows": str(rows), **({"input": _place(input)} if facts else {})},
         reentry=input.at.topic,
     )
     tally = tuple(Line(input.at, origin, Fate.REJECTED, count) for origin, count, _ in owners)
@@ -60,8 +60,11 @@ def _owners(input: Input) -> list[tuple[Origin, int, ObjectFacts | None]]:
 
 
 def _unread(input: Input) -> tuple[Origin, int, ObjectFacts | None]:
-    place = f"{input.at.topic}/{input.at.partition}/{input.at.offset}"
-    return Origin(place, DEFAULT_TENANT, "", input.headers.get("dataset", ""), ""), input.rows or 0, None
+    return Origin(_place(input), DEFAULT_TENANT, "", input.headers.get("dataset", ""), ""), input.rows or 0, None
+
+
+def _place(input: Input) -> str:
+    return f"{input.at.topic}/{input.at.partition}/{input.at.offset}"
 
 
 def _rows_by_object(input: Input) -> Counter[str]:

@@ -24,7 +24,7 @@ from ingestcore.observe import admin, logs
 from ingestcore.observe.health import Health
 from ingestcore.observe.metrics import Metrics
 from ingestcore.observe.traces import Tracing, open_tracing
-from ingestcore.runtime.service import Context, Service, discover
+from ingestcore.runtime.service import Context, Receiver, Service, discover
 from ingestcore.runtime.spans import OtelSpans, Spans
 from ingestcore.runtime.trouble import in_words, is_full, no_room
 from ingestcore.settings import Platform, replica_of
@@ -199,9 +199,14 @@ class _Process:
             gc.collect()
             gc.freeze()
             details = getattr(built, "status", None)
-            if details:
+            if details and not self._service.listens:
                 self._health.explain(self._service.name, details)
-            if consumes is None:
+            breaker = getattr(built, "circuit_open", None)
+            if breaker:
+                self._health.watch_breaker(breaker)
+            if self._service.listens:
+                self._run_receiver(built)
+            elif consumes is None:
                 self._run_sources(built, specs)
             else:
                 self._run_stage(built, inner, consumes, topics, transactions)
@@ -250,6 +255,10 @@ class _Process:
     def _spans(self, topic: str) -> Spans:
         return OtelSpans(self._tracing.tracer, self._service.name, topic) if self._tracing else Spans()
 
+    def _run_receiver(self, receiver: Receiver) -> None:
+        self._health.explain("adapters", receiver.status)
+        receiver.run(self._health, self._stop)
+
     def _run_sources(self, open_source: Any, specs: Registry) -> None:
         from ingestcore.runtime.source import SourceRunner
 
@@ -257,6 +266,7 @@ class _Process:
             open_source,
             service=self._service.name,
             own=self._service.sources,
+            takes=self._service.takes,
             platform=self._platform,
             specs=specs,
             metrics=self._metrics,

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Final
 
 from ingestcore.messages.dead_letters import DeadLetter, Refusal
 from ingestcore.messages.ledger import Entry, LedgerRecord
 from ingestcore.stage import At, Emit, Fate, Input, Line, Origin, Reject, Step
-from ingestcore.topics import FORMAT
+from ingestcore.topics import FORMAT, TOPICS
 
 LEDGER_HEADERS: Final = {"format": str(FORMAT), "rows": "0"}
 
 _ENTRIES_PER_RECORD: Final = 1_000
 """About 250 KB; the topic takes 1 MiB."""
+_RUNS_LIKE_AN_ENTRY: Final = 10
+"""So many runs of offsets take as much room as an entry."""
+_RUNS_PER_ENTRY: Final = 5_000
 _SOURCES_TOLD: Final = 16
 """Of a message's sources in its header: that is for health, which needs no more."""
 
@@ -60,9 +63,9 @@ class LedgerBook:
                 )
             )
         return [
-            LedgerRecord(*self._who, origin, tuple(entries[i : i + _ENTRIES_PER_RECORD]))
+            LedgerRecord(*self._who, origin, part)
             for origin, entries in by_origin.items()
-            for i in range(0, len(entries), _ENTRIES_PER_RECORD)
+            for part in _parts(_with_runs(entries))
         ]
 
     def inputs(self) -> set[At]:
@@ -72,6 +75,52 @@ class LedgerBook:
     def clear(self) -> None:
         self._fates.clear()
         self._finished.clear()
+
+
+def _with_runs(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Entries of one origin: those of single rows in a topic of such are put together by partition and fate."""
+    alike: dict[tuple[str, int, Fate], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        spec = TOPICS.get(entry.topic)
+        if spec is not None and spec.one_row and entry.last and not entry.sequence and len(entry.fates) == 1:
+            alike[entry.topic, entry.partition, next(iter(entry.fates))].append(entry)
+        else:
+            yield entry
+    for (_, _, fate), many in alike.items():
+        many.sort(key=lambda entry: entry.offset)
+        for i in range(0, len(many), _RUNS_PER_ENTRY):
+            some = many[i : i + _RUNS_PER_ENTRY]
+            amounts = [entry.fates[fate] for entry in some]
+            total = sum(rows for rows, _ in amounts), sum(nbytes for _, nbytes in amounts)
+            yield replace(some[0], fates={fate: total}, runs=tuple(_runs([entry.offset for entry in some])))
+
+
+def _runs(offsets: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Ascending offsets -> first and last of each run."""
+    first = last = -2
+    for offset in offsets:
+        if offset != last + 1:
+            if last >= 0:
+                yield first, last
+            first = offset
+        last = offset
+    if last >= 0:
+        yield first, last
+
+
+def _parts(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
+    """-> as many as fit into one record."""
+    part: list[Entry] = []
+    room = _ENTRIES_PER_RECORD
+    for entry in entries:
+        cost = 1 + len(entry.runs) // _RUNS_LIKE_AN_ENTRY
+        if part and cost > room:
+            yield tuple(part)
+            part, room = [], _ENTRIES_PER_RECORD
+        part.append(entry)
+        room -= cost
+    if part:
+        yield tuple(part)
 
 
 class Delivery:

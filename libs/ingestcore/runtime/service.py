@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from threading import Event
 from typing import Any, Final, Protocol
 
 from pydantic_settings import BaseSettings
 
 from ingestcore.datasets.registry import Registry
 from ingestcore.datasets.spec import S3Access
+from ingestcore.observe.health import Health
 from ingestcore.observe.metrics import Metrics
 from ingestcore.settings import Platform
 from ingestcore.stage import Input, OperatorNeeded, Source, Stage
@@ -69,6 +71,18 @@ OpenSource = Callable[[str], Source]
 follows sources that are added, changed or removed; `scan` asks `Context.specs` for the spec in force."""
 
 
+class Receiver(Protocol):
+    """Sources that are called instead of calling: it listens, and answers for what it has written to Kafka. It follows
+    `Context.specs` itself and tells `status` of each source to health."""
+
+    def run(self, health: Health, stop: Event) -> None:
+        """Serve until `stop`, then finish what is in flight. Called on the main thread. Says in `health` what is at
+        work and waited for, and keeps to its wish to drain. Raises OperatorNeeded: it can't listen."""
+
+    def status(self) -> Mapping[str, Any]:
+        """-> by source, what health says of it. Called from another thread."""
+
+
 @dataclass(frozen=True)
 class Service:
     """One deployable service: a folder below `services/`, found by name.
@@ -78,16 +92,21 @@ class Service:
     per       "sink": one process for each sink in the configuration; "": one for the fleet
     settings  read from INGEST_<NAME>_*
     sources   of a service without input: names of sources it brings itself; none: those of the configuration
+    takes     of the configuration's sources those that have this part (`s3`, `http`); of a stage: only their messages
+              come to it, so that `ingest up` starts it where there are such sources
+    listens   its sources are called by their producers: `build` gives a Receiver
     """
 
     name: str
     summary: str
     settings: type[BaseSettings]
-    build: Callable[[Context], Stage | OpenSource]
+    build: Callable[[Context], Stage | OpenSource | Receiver]
     consumes: str | None
     produces: tuple[str, ...] = ()
     per: str = ""
     sources: tuple[str, ...] = ()
+    takes: str = ""
+    listens: bool = False
 
 
 def discover() -> dict[str, Service]:

@@ -39,7 +39,8 @@ _FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 0.2, 10.0
 
 
 class SourceRunner:
-    """All sources of one service: those it brings itself (`own`), else those of the configuration."""
+    """All sources of one service: those it brings itself (`own`), else those of the configuration that have the part it
+    takes."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class SourceRunner:
         *,
         service: str,
         own: Sequence[str] = (),
+        takes: str = "",
         platform: Platform,
         specs: Registry,
         metrics: Metrics,
@@ -57,7 +59,7 @@ class SourceRunner:
         self._spans = spans or Spans()
         self._open, self._service, self._platform, self._specs = open_source, service, platform, specs
         self._metrics, self._health, self._stop = metrics, health, stop
-        self._own = dict.fromkeys(own, DEFAULT_TENANT)
+        self._own, self._takes = dict.fromkeys(own, DEFAULT_TENANT), takes
         self._running: dict[str, _Running] = {}
         health.explain("adapters", self._adapters)
 
@@ -99,7 +101,7 @@ class SourceRunner:
 
     def _wanted(self) -> Mapping[str, str]:
         """-> tenant by source."""
-        return self._own or {name: spec.tenant for name, spec in self._specs.sources().items()}
+        return self._own or {name: spec.tenant for name, spec in self._specs.sources_of(self._takes).items()}
 
     def _follow(self) -> None:
         wanted = self._wanted()

@@ -1,4 +1,4 @@
-"""Checkpoints and leases of sources in Redis. The only user of the Redis client.
+"""Checkpoints and leases of sources in Redis.
 
 `checkpoint:<tenant>:<source>`  where a source stands: a string an operator may read, edit or delete
 `lease:<tenant>:<source>`       who acts now, `<fence> <holder>`; expires by itself

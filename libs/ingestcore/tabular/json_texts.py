@@ -21,7 +21,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_PERHAPS_INEXACT: Final = r"[0-9](?:\.?[0-9]){15}|[0-9][eE]-[0-9]{3}"
+PERHAPS_INEXACT: Final = r"[0-9](?:\.?[0-9]){15}|[0-9][eE]-[0-9]{3}"
 """Texts in which this is not found hold no number that 64 bits would change into another one's."""
 
 
@@ -48,7 +48,7 @@ def canonical_json(column: pa.Array) -> pa.Array:
     """-> JSON texts in canonical form, each distinct text once. `column`: strings that are JSON."""
     coded = column.dictionary_encode()
     values = coded.dictionary.cast(pa.binary()).to_pylist()
-    inexact = pc.match_substring_regex(coded.dictionary, _PERHAPS_INEXACT).to_pylist()
+    inexact = pc.match_substring_regex(coded.dictionary, PERHAPS_INEXACT).to_pylist()
     forms = pa.array(list(map(_form, values, inexact)), pa.binary()).cast(pa.string())
     return pa.DictionaryArray.from_arrays(coded.indices, forms).dictionary_decode()
 

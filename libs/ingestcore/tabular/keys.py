@@ -7,7 +7,7 @@ columns too, or where there is no primary key, it is the `_key`. The message:
     scope     16 bytes: SHA-256, cut, over the length-prefixed (4 bytes, big-endian) UTF-8 texts tenant, dataset
               (without version), key version of the spec, "columns" and, in key order, name and type of every column
               (of a decimal with its scale: `decimal:2`); for a coordinate "coordinate", bucket and key of the object
-              and its ETag
+              and its ETag; for an event "event" instead of the key version, and the source's name
     nulls     a bitmap, first column in the highest bit, padded to whole bytes; 1 = null
     numbers   big-endian for each column of a fixed width, in key order, 0 where null; 8 bytes, or 16 of a decimal:
               integer: two's complement; float: IEEE 754 bits (-0.0 is 0.0); boolean: 0 or 1;
@@ -23,12 +23,15 @@ string differ in the bitmap.
 Key columns: the listed ones in the listed order. Content (`all`): the declared fields and the columns of `"*"` that
 are present, sorted by name; a declared column missing from the file is null. Without keys: the row's coordinate, whose
 number is a fixed-width part; it has no nulls.
+
+Rows of events whose dataset lists no keys go by their event: what names it (`Event.identity`) is the one text. Their
+`_entity` is the primary key's all the same, where there is one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,15 +55,20 @@ _TEXTS: Final = (Type.STRING, Type.JSON)
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Whose rows they are. `dataset`: without version; `coordinate`: what else names a row that has no key, before
-    its number: bucket and key of its object, and the ETag."""
+    its number: bucket and key of its object, and the ETag; `source`: what else names an event."""
 
     tenant: str
     dataset: str
-    coordinate: tuple[str, ...]
+    coordinate: tuple[str, ...] = ()
+    source: str = ""
 
     @classmethod
     def of(cls, facts: ObjectFacts) -> Owner:
         return cls(facts.tenant, facts.table, (facts.uri, facts.etag))
+
+    @classmethod
+    def of_events(cls, facts: ObjectFacts) -> Owner:
+        return cls(facts.tenant, facts.table, source=facts.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,15 @@ class Keys:
 
     entity: pa.Array
     key: pa.Array
+
+
+def event_keys(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, int]], identities: pa.Array) -> Keys:
+    """-> keys of rows of events, of one dataset version. identities: `Event.identity` of each row; else as `keys`."""
+    if spec.dedupe.keys is not None:
+        return keys(rows, spec, owners, identities)
+    own = {owner: _scope(owner.tenant, owner.dataset, "event", owner.source) for owner, _ in owners}
+    key = _sha256(_messages(_by_owner(own, owners), [], [identities], [None]))
+    return _with_entity(rows, spec, owners, key)
 
 
 def keys(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, int]], numbers: pa.Array) -> Keys:
@@ -88,6 +105,10 @@ def keys(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, int]],
         key = _sha256(_column_messages(rows, spec, names, owners))
         if spec.primary_key == names:
             return Keys(key, key)
+    return _with_entity(rows, spec, owners, key)
+
+
+def _with_entity(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, int]], key: pa.Array) -> Keys:
     if not spec.primary_key:
         return Keys(key, key)
     return Keys(_xxh3(_column_messages(rows, spec, spec.primary_key, owners)), key)
@@ -135,11 +156,16 @@ def _scopes(
     spec: DatasetSpec, owners: Sequence[tuple[Owner, int]], described: Sequence[str], *, coordinate: bool
 ) -> NDArray[np.uint8]:
     """-> 16 bytes for each row, or for all where there is one owner."""
-    version, made = spec.key_version(), {}
+    version = spec.key_version()
+    made: dict[Owner, bytes] = {}
     for owner, _ in owners:
         if owner not in made:
             own = ("coordinate", *owner.coordinate) if coordinate else ("columns", *described)
             made[owner] = _scope(owner.tenant, owner.dataset, version, *own)
+    return _by_owner(made, owners)
+
+
+def _by_owner(made: Mapping[Owner, bytes], owners: Sequence[tuple[Owner, int]]) -> NDArray[np.uint8]:
     scopes = np.frombuffer(b"".join(made[owner] for owner, _ in owners), np.uint8).reshape(-1, KEY_BYTES)
     return scopes if len(made) == 1 else np.repeat(scopes, [count for _, count in owners], axis=0)
 

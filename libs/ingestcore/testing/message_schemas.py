@@ -18,6 +18,7 @@ from ingestcore.stage import At, Input
 TOPICS = {
     "object-ref": "objects",
     "block": "blocks",
+    "event": "events",
     "typed": "typed",
     "normalized": "normalized",
     "dedupe-changelog": "dedupe-changelog",
@@ -52,7 +53,8 @@ class Example:
 
     def input(self, topic: str) -> Input:
         """-> as a stage would be given it: partition 0, offset 0. A key that is an id is bytes on the wire."""
-        key = bytes.fromhex(self.document["key"]) if topic != "ledger" and "key" in self.document else b""
+        text = "" if topic == "ledger" else self.document.get("key", "")
+        key = text.encode() if topic == "events" else bytes.fromhex(text)
         return Input(At(topic, 0, 0), self.value, self.document["headers"], key, 1_767_323_045_000)
 
 

@@ -42,6 +42,12 @@ class OneService:
             self._process.terminate()
             self._process.wait(_END_SECONDS)
 
+    def kill(self) -> None:
+        """As the kernel does it: nothing is finished."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(_END_SECONDS)
+
     def ends(self) -> int:
         """Wait until it ends by itself. -> exit code. Raises AssertionError: it does not."""
         assert self._process is not None
@@ -49,6 +55,11 @@ class OneService:
             return self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running: {self.health()}\n{self.told()}") from None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final
 from unittest.mock import patch
 
-_NAMES: Final = ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS", "S3_ENDPOINT_URL", "REDIS_URL")
+_NAMES: Final = ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS", "S3_ENDPOINT_URL", "REDIS_URL", "POSTGRES_URL")
 
 
 @contextmanager

@@ -13,11 +13,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from ingestcore.datasets.registry import Registry
+from ingestcore.messages.events import Event, day_of
 from ingestcore.messages.objects import ObjectRef
 from ingestcore.observe.metrics import Metrics
 from ingestcore.runtime.service import Context, discover
@@ -39,6 +40,16 @@ SPECS: dict[str, Any] = {
     "dataset/orders": {"version": 1},
     "dataset/logs@1": {"csv": {"comment": "#"}},
     "dataset/logs": {"version": 1},
+    "dataset/payments@1": {
+        "primary_key": ["id"],
+        "fields": {
+            "id": {"from": "payment.id", "type": "integer"},
+            "amount": {"from": "payment.amount", "type": "decimal(9,2)", "min": 0},
+            "event": {"from": "$event_id"},
+            "rest": {"from": "$", "type": "json"},
+        },
+    },
+    "dataset/visits@1": {},
 }
 
 
@@ -134,16 +145,19 @@ class World:
         self._last = fresh
         return fresh
 
-    def maker(self, service: str, inputs: Inputs, **settings: Any) -> Callable[[Committed], Stage]:
+    def maker(
+        self, service: str, inputs: Inputs, *, sink: str = "lake", specs: Registry | None = None, **settings: Any
+    ) -> Callable[[Committed], Stage]:
+        """sink: its name, for a service that runs once per sink; specs: other ones than `registry()`."""
         declared = SERVICES[service]
-        instance = "lake" if declared.per == "sink" else service
+        instance = sink if declared.per == "sink" else service
 
         def make(committed: Committed) -> Stage:
             context = Context(
                 platform=Platform(partitions=PARTITIONS, max_row_bytes=64 << 10),
                 settings=declared.settings(**settings),
                 instance=instance,
-                specs=registry(),
+                specs=specs or registry(),
                 topics=CommittedTopics(committed, inputs),
                 metrics=Metrics(),
                 state=self.state(),
@@ -175,11 +189,53 @@ def listed() -> Inputs:
     return dict(placed)
 
 
-ORDER = ("chunk-downloader", "csv-parser", "normalizer", "parquet-sink")
+def received() -> Inputs:
+    """Events of two datasets. Every 9th is delivered twice, every 25th is bad, members differ where all are taken."""
+    placed: Inputs = collections.defaultdict(list)
+    days = {
+        (dataset, day): day_of(
+            tenant="default",
+            source="hooks",
+            dataset=f"{dataset}@1",
+            received=f"2026-01-0{day}T00:00:00Z",
+            provenance={"purpose": "p", "ingestedBy": "me"},
+        )
+        for dataset in ("payments", "visits")
+        for day in (1, 2)
+    }
+    for i in range(900):
+        number, dataset, day = i - (i % 9 == 8), ("payments", "visits")[i // 9 % 2], 1 + i // 500
+        body: Any = {"payment": {"id": number % 200, "amount": number / 4}, "note": "x" * (i % 40)}
+        if dataset == "visits":
+            body = {"page": f"/{number}", ("at", "by")[number % 2]: number}
+        event = Event(
+            id=f"e{number}",
+            source="/hooks",
+            type="made",
+            body=b'{"payment": {"id": 1, "id": 2}}' if number % 25 == 7 else orjson.dumps(body),
+            object=days[dataset, day],
+            received=f"2026-01-0{day}T00:00:{i % 60:02}.5Z",
+            time="" if i % 2 else "2025-12-31T23:59:59Z",
+        )
+        place = ("events", number % 2)
+        at = At("events", place[1], len(placed[place]))
+        placed[place].append(Input(at, event.body, event.headers(), event.key()))
+    return dict(placed)
+
+
+ORDER = ("chunk-downloader", "csv-parser", "event-parser", "normalizer", "parquet-sink")
+BEGINS: Final = {"chunk-downloader": listed, "event-parser": received}
+"""Services whose inputs come from outside."""
+FEEDS: Final = {
+    "csv-parser": ("chunk-downloader",),
+    "normalizer": ("csv-parser", "event-parser"),
+    "parquet-sink": ("normalizer",),
+}
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "chunk-downloader": {"chunk_size": 64 << 10, "block_bytes": 64 << 10, "max_workers": 2},
     "csv-parser": {"gather_bytes": 100 << 10, "large_bytes": 50 << 10},
+    "event-parser": {"gather_bytes": 6_000, "gather_events": 70},
     "normalizer": {"gather_bytes": 30 << 10, "memtable_keys": 500, "filter_capacity": 1_000},
     "parquet-sink": {"buffer_bytes": 64 << 10},
 }
@@ -196,11 +252,17 @@ class Chain:
 
 def run_chain(folder: Path) -> Chain:
     """-> every stage run once without any fault, each on what the stage before it emitted."""
-    chain = Chain({ORDER[0]: listed()})
-    for service, following in itertools.zip_longest(ORDER, ORDER[1:]):
-        inputs, world = chain.inputs[service], World(folder / service, 0)
-        made = drive(world.maker(service, inputs, **SETTINGS[service]), inputs, 0, faults=False)
-        chain.committed[service], chain.worlds[service] = made, world
-        if following:
-            chain.inputs[following] = made.inputs(SERVICES[service].produces[0])
+    chain = Chain()
+    for service in ORDER:
+        inputs, world = _inputs(service, chain.committed), World(folder / service, 0)
+        chain.inputs[service], chain.worlds[service] = inputs, world
+        make = world.maker(service, inputs, **SETTINGS[service])
+        chain.committed[service] = drive(make, inputs, 0, faults=False)
     return chain
+
+
+def _inputs(service: str, committed: dict[str, Committed]) -> Inputs:
+    if service in BEGINS:
+        return BEGINS[service]()
+    emits = [emit for before in FEEDS[service] for emit in committed[before].emits]
+    return Committed(emits=emits).inputs(SERVICES[FEEDS[service][0]].produces[0])

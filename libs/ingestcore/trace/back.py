@@ -95,7 +95,7 @@ def _stored(reads: Reads, at: Subject) -> StoredObject | None:
     """-> the version the row was read from; of an object nobody remembers the ETag of, the one that is there now."""
     bucket, _, key = at.story.uri.removeprefix("s3://").partition("/")
     try:
-        place = reads.specs.source(at.story.source).s3
+        place = reads.specs.source(at.story.source).objects
     except NotSeenYet:
         at.story.note(f"source {at.story.source or '?'} is not in the configuration: S3 is the environment's")
         place = None

@@ -95,6 +95,10 @@ class Reads:
     def sinks(self, source: str, table: str | None = None) -> Iterator[SinkFiles]:
         """-> the files of every sink that reads `source`, and takes a dataset if one is named."""
         for name, spec in self.specs.sinks().items():
-            if spec.from_ == source and (table is None or spec.datasets is None or table in spec.datasets):
-                place = self.specs.sink(name).parquet
+            if (
+                spec.parquet
+                and spec.from_ == source
+                and (table is None or spec.datasets is None or table in spec.datasets)
+            ):
+                place = self.specs.sink(name).lake
                 yield SinkFiles(self.open_store(place), name, place.uri)

@@ -1,0 +1,66 @@
+"""Requests that come one by one and are sent to a server many at a time: at once while it is idle, and while it is busy
+all that have gathered when an answer comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+AskT = TypeVar("AskT")
+AnswerT = TypeVar("AnswerT")
+
+
+class InBatches(Generic[AskT, AnswerT]):
+    """send: takes a batch, gives as many answers in the same order; what it raises, all of the batch raise.
+
+    lanes  batches on their way at once
+    """
+
+    def __init__(
+        self, send: Callable[[Sequence[AskT]], Awaitable[Sequence[AnswerT]]], *, max_items: int = 500, lanes: int = 2
+    ) -> None:
+        self._send, self._max_items, self._lanes = send, max_items, lanes
+        self._waiting: list[tuple[AskT, asyncio.Future[AnswerT]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._planned = False
+
+    def ask(self, item: AskT) -> asyncio.Future[AnswerT]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[AnswerT] = loop.create_future()
+        self._waiting.append((item, future))
+        if not self._planned and len(self._tasks) < self._lanes:
+            self._planned = True
+            # After everything that is ready in this turn of the loop has asked, too.
+            loop.call_soon(self._start)
+        return future
+
+    def _start(self) -> None:
+        self._planned = False
+        if self._waiting and len(self._tasks) < self._lanes:
+            batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
+            task = asyncio.get_running_loop().create_task(self._run(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._start()
+
+    async def _run(self, batch: Sequence[tuple[AskT, asyncio.Future[AnswerT]]]) -> None:
+        try:
+            answers = await self._send([item for item, _ in batch])
+        except Exception as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # who asked may have gone: no complaint about that
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+
+    async def finish(self) -> None:
+        """Wait until nothing is on its way."""
+        while self._waiting or self._tasks:
+            await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)

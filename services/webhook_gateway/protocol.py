@@ -1,0 +1,101 @@
+"""HTTP/1.1 of uvicorn with deadlines and limits for headers: before an application is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from services.webhook_gateway.problems import CONTENT_TYPE, Kind, Problem
+from services.webhook_gateway.settings import GatewaySettings
+
+
+def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
+    """-> the protocol class of a gateway with these limits."""
+
+    class Limited(HttpToolsProtocol):
+        """One connection."""
+
+        _deadline: asyncio.TimerHandle | None = None
+        _head_bytes = 0
+        _in_head = True
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > settings.max_connections:
+                transport.abort()
+                return
+            self._await_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self._in_head:
+                self._head_bytes += len(data)
+            super().data_received(data)
+            if not self._in_head or not self._head_bytes or self.transport.is_closing():
+                return
+            if self._head_bytes > settings.max_header_bytes:
+                self._refuse(Problem(Kind.HEADERS_TOO_LARGE, f"more than {settings.max_header_bytes} bytes"))
+            elif self._deadline is None:
+                self._await_head()
+
+        def on_headers_complete(self) -> None:
+            self._in_head = False
+            self._stop_waiting()
+            if sum(len(name) + len(value) for name, value in self.headers) > settings.max_header_bytes:
+                self._refuse(Problem(Kind.HEADERS_TOO_LARGE, f"more than {settings.max_header_bytes} bytes"))
+                return
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._in_head, self._head_bytes = True, 0
+            if self.cycle is not None:
+                super().on_message_complete()
+
+        def on_body(self, body: bytes) -> None:
+            if self.cycle is not None:
+                super().on_body(body)
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(Problem(Kind.BAD_REQUEST))
+
+        def _await_head(self) -> None:
+            self._deadline = self.loop.call_later(settings.header_seconds, self._late)
+
+        def _stop_waiting(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+        def _late(self) -> None:
+            self._deadline = None
+            if not self.transport.is_closing():
+                self._refuse(
+                    Problem(Kind.TIMEOUT, f"the headers were not complete after {settings.header_seconds:g} s")
+                )
+
+        def _refuse(self, problem: Problem) -> None:
+            """Answer without an application, and close. A request before this one has its answer first."""
+            cycle = self.cycle
+            if cycle is not None and not cycle.response_complete:
+                if not cycle.more_body:
+                    cycle.keep_alive = False
+                    self.flow.pause_reading()
+                    return
+                cycle.disconnected = True
+                cycle.message_event.set()
+            body = problem.body()
+            head = f"HTTP/1.1 {problem.kind.status} {problem.kind.value.title}\r\n".encode("ascii")
+            lines = (
+                b"content-type: " + CONTENT_TYPE,
+                b"content-length: " + str(len(body)).encode(),
+                b"connection: close",
+            )
+            self.transport.write(head + b"\r\n".join(lines) + b"\r\n\r\n" + body)
+            self.transport.close()
+
+    return Limited
