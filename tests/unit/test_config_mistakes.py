@@ -42,6 +42,13 @@ ERRORS = [
     ),
     ("sources: {a: {http: {auth: {scheme: open}}, s3: {bucket: abc}}}", "sources.a", 1, "two sources", "name"),
     ("sources: {a: {http: {auth: {scheme: open}}, route: {'*': d}}}", "sources.a", 1, "object keys", "dataset"),
+    (
+        "sources: {a: {http: {auth: {scheme: open}}}}\ndatasets: {a: {fields: {x: {from: 'a..b'}}}}",
+        "datasets.a.fields.x",
+        2,
+        "'a..b' is no path",
+        "a path",
+    ),
     ("http: {port: 99999}", "http.port", 1, "65535 or less", ""),
     ("http: {rateLimit: {burstSize: 5}}", "http.rateLimit", 1, "`max_per_second` is missing", ""),
     ("sources: {a: {s3: {bucket: [x]}}}", "sources.a.s3.bucket", 1, "must be text, not a list", "name alone"),

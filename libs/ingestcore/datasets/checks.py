@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ingestcore.datasets.decimal_digits import decimal_text, exact_decimal
+from ingestcore.datasets.event_paths import ATTRIBUTES, path_of
 from ingestcore.datasets.problems import Finding, Level
 from ingestcore.datasets.spec import PLACES, DatasetSpec, FieldSpec, OnExtra, ParquetSink, SinkSpec, SourceSpec, Type
 
@@ -42,13 +43,6 @@ def dataset_findings(name: str, spec: DatasetSpec, written: Iterable[str]) -> It
 
 def _keys_and_revision(name: str, spec: DatasetSpec) -> Iterator[Finding]:
     at = ("datasets", name)
-    if spec.primary_key and spec.revision is None and spec.key_columns() == "all":
-        yield Finding(
-            (*at, "primary_key"),
-            "without `revision` a value that returns to an earlier one counts as a repeat and is dropped",
-            "revision: the column that says which version is newer, if there is one",
-            Level.WARNING,
-        )
     if spec.revision in spec.named and spec.named[spec.revision].type is Type.JSON:
         yield Finding((*at, "revision"), "JSON has no order: no revision is newer", "a number, text, date or timestamp")
     for label, columns in (("primary_key", spec.primary_key), ("dedupe", spec.dedupe.keys or ())):
@@ -185,6 +179,40 @@ def route_findings(sources: Mapping[str, SourceSpec]) -> Iterator[Finding]:
             )
         if source.route is not None and not patterns:
             yield Finding(("sources", name, "route"), "an empty route matches no key at all", '"*": a dataset')
+
+
+def path_findings(sources: Mapping[str, SourceSpec], datasets: Mapping[str, DatasetSpec]) -> Iterator[Finding]:
+    """Fields whose `from` fits no source that feeds their dataset: paths lead into events, files have columns."""
+    for source_name, source in sources.items():
+        for name in sorted(targets(source_name, source) & set(datasets)):
+            for field, column in datasets[name].named.items():
+                at = ("datasets", name, "fields", field)
+                if source.http is not None:
+                    try:
+                        path_of(field, column.from_)
+                    except ValueError as error:
+                        yield Finding(at, f"{error}; events of {source_name} are to be read so", "a path, or no `from`")
+                elif column.from_ == "$" or column.from_ in ATTRIBUTES:
+                    yield Finding(
+                        at,
+                        f"from: {column.from_} is of events, and {source_name} brings files",
+                        "the title of a column, or a dataset of its own for the events",
+                        Level.WARNING,
+                    )
+
+
+def revision_findings(sources: Mapping[str, SourceSpec], datasets: Mapping[str, DatasetSpec]) -> Iterator[Finding]:
+    """Datasets whose content is their key, and that do not say which of two contents is newer."""
+    for name, spec in datasets.items():
+        feeding = [source for given, source in sources.items() if name in targets(given, source)]
+        by_event = spec.dedupe.keys is None and feeding and all(source.http is not None for source in feeding)
+        if spec.primary_key and spec.revision is None and spec.key_columns() == "all" and not by_event:
+            yield Finding(
+                ("datasets", name, "primary_key"),
+                "without `revision` a value that returns to an earlier one counts as a repeat and is dropped",
+                "revision: the column that says which version is newer, if there is one",
+                Level.WARNING,
+            )
 
 
 def targets(name: str, source: SourceSpec) -> set[str]:

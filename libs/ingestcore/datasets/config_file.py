@@ -203,6 +203,8 @@ class _Reader:
         """Rules between specs, whichever files they are in."""
         config = self.config(())
         found = [*checks.route_findings(config.sources), *checks.conflict_findings(config.sources, config.sinks)]
+        found += checks.revision_findings(config.sources, config.datasets)
+        found += checks.path_findings(config.sources, config.datasets)
         if not self._broken:
             found += checks.unused_findings(config.sources, config.datasets, config.sinks)
         for service in self._known_services or ():
