@@ -79,12 +79,12 @@ def read_object(data: bytes, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise _unreadable(data, error, max_depth) from None
     if type(value) is not dict:
-        raise Unfit(Fault.NOT_AN_OBJECT, f"the body is {_kind(value)}, not a JSON object: send one event as {{...}}")
-    if data.count(b"{") + data.count(b"[") > max_depth and _deeper(value, max_depth):
+        raise Unfit(Fault.NOT_AN_OBJECT, f"the body is {kind(value)}, not a JSON object: send one event as {{...}}")
+    if deeper(data, value, max_depth):
         raise _too_deep(max_depth)
     # What is dropped of a name that stands twice holds at least its own colon.
     if _WRITTEN_OTHERWISE in data or data.count(b":") != orjson.dumps(value).count(b":"):
-        _refuse_repeated_names(data)
+        refuse_repeated_names(data)
     if _NUL in data:
         _refuse_nul(value)
     return value
@@ -95,7 +95,7 @@ def _data(envelope: dict[str, Any], max_depth: int) -> dict[str, Any]:
     if type(data) is dict:
         return data
     if "data" in envelope:
-        raise Unfit(Fault.NOT_AN_OBJECT, f"`data` of the CloudEvent is {_kind(data)}, not a JSON object")
+        raise Unfit(Fault.NOT_AN_OBJECT, f"`data` of the CloudEvent is {kind(data)}, not a JSON object")
     if "data_base64" not in envelope:
         raise Unfit(Fault.NO_DATA, "the CloudEvent has no `data`: there is no row in it")
     try:
@@ -156,15 +156,18 @@ def _too_deep(max_depth: int) -> Unfit:
     return Unfit(Fault.TOO_DEEP, f"objects and arrays lie more than {max_depth} levels inside each other")
 
 
-def _kind(value: Any) -> str:
+def kind(value: Any) -> str:
+    """-> in words, of a JSON value that is no object."""
     if value is None:
         return "null"
     kinds = {list: "an array", str: "a string", bool: "a boolean"}
     return kinds.get(type(value), "a number")
 
 
-def _deeper(value: Any, levels: int) -> bool:
-    """Whether more than so many levels lie inside each other."""
+def deeper(data: bytes, value: Any, levels: int) -> bool:
+    """Whether more than so many levels lie inside each other. value: what was read from `data`."""
+    if data.count(b"{") + data.count(b"[") <= levels:
+        return False
     here = [value]
     for _ in range(levels):
         here = [part for whole in here for part in _parts(whole) if type(part) in (dict, list)]
@@ -177,7 +180,8 @@ def _parts(value: Any) -> Any:
     return value.values() if type(value) is dict else value
 
 
-def _refuse_repeated_names(data: bytes) -> None:
+def refuse_repeated_names(data: bytes) -> None:
+    """Of bytes that orjson has read. Raises Unfit: a name stands twice in one object."""
     json.loads(data, object_pairs_hook=_distinct, parse_int=_integer)
 
 
