@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ingestcore.cli.console import UNKNOWN, AsJson, duration, err, mib, out, print_json, print_table, table
 from ingestcore.cli.target import DEFAULT_FOLDER, Folder, listens, platform
-from ingestcore.fleet.calls import Silent, call
+from ingestcore.fleet.calls import answer
 from ingestcore.fleet.control import NotRunning, ask
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.merging import Said, adapters
@@ -121,14 +121,8 @@ def status_table(shown: Sequence[Shown], *, with_lag: bool = True) -> Table:
 
 def sources_of(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """-> what the services say of each source; of replicas of its lister, what the one that acts says."""
-    said = []
-    for row in rows:
-        try:
-            told = call(row.admin_port, "/health/detailed", _LOOK_SECONDS).told() if row.admin_port else None
-        except Silent:
-            told = None
-        said.append(Said(row, told))
-    return adapters(said)
+    replies = [(row, answer(row.admin_port, "/health/detailed", _LOOK_SECONDS)) for row in rows]
+    return adapters(Said(row, None if reply is None else reply.told()) for row, reply in replies)
 
 
 def sources_table(sources: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -39,3 +39,13 @@ def call(port: int, path: str, timeout_seconds: float, *, method: str = "GET", t
         raise Silent(f"port {port}: {error!r}") from error
     finally:
         connection.close()
+
+
+def answer(
+    port: int, path: str, timeout_seconds: float, *, method: str = "GET", token: str | None = None
+) -> Reply | None:
+    """-> None: the process did not answer, or has no port yet (0)."""
+    try:
+        return call(port, path, timeout_seconds, method=method, token=token) if port else None
+    except Silent:
+        return None

@@ -10,7 +10,7 @@ from http.server import ThreadingHTTPServer
 from typing import Any, Final
 
 from ingestcore.fleet import merging
-from ingestcore.fleet.calls import Reply, Silent, call
+from ingestcore.fleet.calls import Reply, answer
 from ingestcore.fleet.merging import Said, label_of
 from ingestcore.fleet.record import Phase, Row
 from ingestcore.observe import admin
@@ -87,12 +87,7 @@ class Front:
         return list(zip(rows, self._calls.map(lambda row: self._reply(row, method, path), rows), strict=True))
 
     def _reply(self, row: Row, method: str, path: str) -> Reply | None:
-        if not row.admin_port:
-            return None
-        try:
-            return call(row.admin_port, path, _LOOK_SECONDS, method=method, token=self._token)
-        except Silent:
-            return None
+        return answer(row.admin_port, path, _LOOK_SECONDS, method=method, token=self._token)
 
 
 _AS_WANTED: Final = (Phase.READY, Phase.STOPPED)
