@@ -14,6 +14,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingestcore.cli.main import main
 from ingestcore.datasets.spec import Size
+from ingestcore.native.building import build
+from ingestcore.native.row_digests import RowDigests
 
 
 class DownloaderSettings(BaseSettings):
@@ -64,3 +66,16 @@ def ingest(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
         return Ran(int(end.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def digests(tmp_path_factory: pytest.TempPathFactory) -> RowDigests:
+    """The library of this source, built here: the installed one may be older."""
+    to = tmp_path_factory.mktemp("native") / "library.so"
+    missing = build(to)
+    if missing is None:
+        try:
+            return RowDigests(to)
+        except OSError as error:
+            missing = str(error)
+    pytest.skip(f"this machine makes keys without machine code: {missing}")

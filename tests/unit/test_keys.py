@@ -14,6 +14,7 @@ import pytest
 import xxhash
 
 from ingestcore.datasets.spec import DatasetSpec
+from ingestcore.tabular import keys as keys_module
 from ingestcore.tabular.block import parse_block
 from ingestcore.tabular.keys import Keys, Owner, keys
 from ingestcore.tabular.partition import partition_of, repartition
@@ -48,6 +49,13 @@ ROWS: list[dict[str, Any]] = [
     {},
     {"n": -(2**63), "f": 5e-324, "u": "ΟΔΟΣ"},
 ]
+
+
+@pytest.fixture(autouse=True, params=["machine code", "polars-hash"])
+def hashed_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test here holds for both ways to the digests."""
+    digests = request.getfixturevalue("digests") if request.param == "machine code" else None
+    monkeypatch.setattr(keys_module, "row_digests", lambda: digests)
 
 
 def table(rows: list[dict[str, Any]], spec: DatasetSpec) -> pa.Table:

@@ -45,6 +45,7 @@ from numpy.typing import NDArray
 from ingestcore.datasets.spec import DatasetSpec, FieldSpec, Type
 from ingestcore.messages.objects import ObjectFacts
 from ingestcore.messages.rows import HASH_TYPE
+from ingestcore.native.row_digests import row_digests
 from ingestcore.tabular.json_texts import canonical_json
 from ingestcore.tabular.texts import arrow_type
 
@@ -84,7 +85,7 @@ def event_keys(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, 
     if spec.dedupe.keys is not None:
         return keys(rows, spec, owners, identities)
     own = {owner: _scope(owner.tenant, owner.dataset, "event", owner.source) for owner, _ in owners}
-    key = _sha256(_messages(_by_owner(own, owners), [], [identities], [None]))
+    key = _sha256(_Message(len(identities), _by_owner(own, owners), (None,), (), (identities,)))
     return _with_entity(rows, spec, owners, key)
 
 
@@ -99,10 +100,10 @@ def keys(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, int]],
     wanted = spec.key_columns()
     if wanted is None:
         scopes = _scopes(spec, owners, [], coordinate=True)
-        key = _sha256(_messages(scopes, [_integer_words(numbers)], [], []))
+        key = _sha256(_Message(len(numbers), scopes, (), (_integer_words(numbers),), ()))
     else:
         names = content_columns(rows.schema.names, spec) if wanted == "all" else wanted
-        key = _sha256(_column_messages(rows, spec, names, owners))
+        key = _sha256(_message(rows, spec, names, owners))
         if spec.primary_key == names:
             return Keys(key, key)
     return _with_entity(rows, spec, owners, key)
@@ -111,7 +112,7 @@ def keys(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, int]],
 def _with_entity(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, int]], key: pa.Array) -> Keys:
     if not spec.primary_key:
         return Keys(key, key)
-    return Keys(_xxh3(_column_messages(rows, spec, spec.primary_key, owners)), key)
+    return Keys(_xxh3(_message(rows, spec, spec.primary_key, owners)), key)
 
 
 def content_columns(present: Sequence[str], spec: DatasetSpec) -> tuple[str, ...]:
@@ -120,10 +121,25 @@ def content_columns(present: Sequence[str], spec: DatasetSpec) -> tuple[str, ...
     return tuple(sorted({*spec.named, *rest}))
 
 
-def _column_messages(
-    rows: pa.Table, spec: DatasetSpec, names: Sequence[str], owners: Sequence[tuple[Owner, int]]
-) -> pl.DataFrame:
-    """-> messages over columns of the table."""
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """The parts of each row's message.
+
+    scopes  16 bytes for each row, or for all
+    nulls   a mask for each column; None: it has no nulls
+    words   fixed-width values of each column of numbers, 0 where null
+    texts   string or binary columns; null counts as empty
+    """
+
+    rows: int
+    scopes: NDArray[np.uint8]
+    nulls: Sequence[NDArray[np.bool_] | None]
+    words: Sequence[NDArray[np.uint64]]
+    texts: Sequence[pa.Array]
+
+
+def _message(rows: pa.Table, spec: DatasetSpec, names: Sequence[str], owners: Sequence[tuple[Owner, int]]) -> _Message:
+    """-> the message over columns of the table."""
     nulls: list[NDArray[np.bool_] | None] = []
     words: list[NDArray[np.uint64]] = []
     texts: list[pa.Array] = []
@@ -140,7 +156,7 @@ def _column_messages(
             texts.append(normalised(column, field))
         else:
             words += _words(column)
-    return _messages(_scopes(spec, owners, described, coordinate=False), words, texts, nulls)
+    return _Message(rows.num_rows, _scopes(spec, owners, described, coordinate=False), nulls, words, texts)
 
 
 def _nothing(count: int, field: FieldSpec) -> pa.Array:
@@ -224,25 +240,20 @@ def _filled(column: pa.Array, value: float | str) -> pa.Array:
     return pc.fill_null(column, value) if column.null_count else column
 
 
-def _messages(
-    scopes: NDArray[np.uint8],
-    words: Sequence[NDArray[np.uint64]],
-    texts: Sequence[pa.Array],
-    nulls: Sequence[NDArray[np.bool_] | None],
-) -> pl.DataFrame:
+def _in_one_column(message: _Message) -> pl.DataFrame:
     """-> each row's message, in the one column `message`."""
-    count = len(words[0]) if words else len(texts[0])
-    filled = [_filled(text, "").cast(pa.binary()) for text in texts]
+    count = message.rows
+    filled = [_filled(text, "").cast(pa.binary()) for text in message.texts]
     parts = [
-        scopes if len(scopes) == count else np.broadcast_to(scopes[:1], (count, KEY_BYTES)),
-        _bitmap(nulls, count),
-        _by_row(words, ">u8", count),
+        message.scopes if len(message.scopes) == count else np.broadcast_to(message.scopes[:1], (count, KEY_BYTES)),
+        _bitmap(message.nulls, count),
+        _by_row(message.words, ">u8", count),
         _by_row([pc.binary_length(text).to_numpy() for text in filled], ">u4", count),
     ]
     fixed = np.concatenate(parts, axis=1)
     width = fixed.shape[1]
     head = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), count, [None, pa.py_buffer(fixed)]).cast(pa.binary())
-    if texts:
+    if filled:
         head = pc.binary_join_element_wise(head, *filled, b"")
     return pl.Series("message", pl.from_arrow(head)).to_frame()
 
@@ -272,18 +283,27 @@ for _high in range(256):
     _NIBBLES[int.from_bytes(_text, "little")] = _high
 
 
-def _sha256(messages: pl.DataFrame) -> pa.Array:
+def _sha256(message: _Message) -> pa.Array:
     """-> first 16 bytes of each message's SHA-256."""
-    digests = messages.select(plh.col("message").chash.sha2_256()).to_series()
+    digests = row_digests()
+    if digests is None:
+        return _sha256_of_column(message)
+    texts = [_filled(text, "") for text in message.texts]
+    return _fixed(digests(message.rows, message.scopes, message.nulls, message.words, texts))
+
+
+def _sha256_of_column(message: _Message) -> pa.Array:
+    """The same where the library is not there: by polars-hash, which writes hexadecimal digits."""
+    digests = _in_one_column(message).select(plh.col("message").chash.sha2_256()).to_series()
     text = digests.to_arrow().cast(pa.large_string())
     pairs = np.frombuffer(text.buffers()[2], np.dtype("<u2")).reshape(len(text), 32)[:, :KEY_BYTES]
     return _fixed(np.take(_NIBBLES, pairs))
 
 
-def _xxh3(messages: pl.DataFrame) -> pa.Array:
+def _xxh3(message: _Message) -> pa.Array:
     """-> XXH3-128 of each message."""
     hashed = plh.col("message").nchash.xxh3_128(return_binary=True, byte_order="big")
-    digests = messages.select(hashed).to_series().to_arrow().cast(pa.large_binary())
+    digests = _in_one_column(message).select(hashed).to_series().to_arrow().cast(pa.large_binary())
     return _fixed(np.frombuffer(digests.buffers()[2] or b"", np.uint8).reshape(len(digests), KEY_BYTES))
 
 

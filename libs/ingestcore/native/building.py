@@ -1,0 +1,38 @@
+"""Building the library: `cc` or what `CC` names, into the folder of its source. Uses nothing but the standard library,
+for it runs before anything is installed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+SOURCE: Final = Path(__file__).with_name("row_digests.c")
+BUILT: Final = SOURCE.with_name("librow_digests.so")
+
+_FLAGS: Final = ("-O3", "-std=gnu11", "-fPIC", "-shared")
+
+
+def build(to: Path = BUILT) -> str | None:
+    """Compile the library. -> why it could not be built; None: it is at `to`."""
+    compiler = (
+        shlex.split(os.environ.get("CC", "")) or [name for name in ("cc", "gcc", "clang") if shutil.which(name)][:1]
+    )
+    if not compiler:
+        return "no C compiler was found (cc, gcc, clang, or CC)"
+    beside = to.with_name(f"{to.name}.{os.getpid()}")  # a process that has the old one mapped keeps it
+    try:
+        done = subprocess.run(
+            [*compiler, *_FLAGS, "-o", str(beside), str(SOURCE)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            return f"{shlex.join(compiler)}: {done.stderr.strip()[-500:]}"
+        beside.replace(to)
+        return None
+    except OSError as error:
+        return f"{shlex.join(compiler)}: {error}"
+    finally:
+        beside.unlink(missing_ok=True)
