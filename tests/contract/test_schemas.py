@@ -14,8 +14,8 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from ingestcore.cli import tap_lines
-from ingestcore.cli.tap_filters import Filters
+from ingestcore.cli.looking import tap_lines
+from ingestcore.cli.looking.tap_filters import Filters
 from ingestcore.datasets.provenance import provenance_problem
 from ingestcore.datasets.registry import Registry
 from ingestcore.kafka.reading import as_input

@@ -13,7 +13,7 @@ from typing import Final
 import devstack
 from ingestcore.bench.cases import Input
 from ingestcore.bench.cost import Cost
-from ingestcore.cli.completeness import groups_of
+from ingestcore.cli.looking.completeness import groups_of
 from ingestcore.kafka import config_topic
 from ingestcore.kafka.admin import open_admin
 from ingestcore.kafka.backlog import backlog

@@ -1,22 +1,31 @@
-"""`ingest`: the command line of the platform. One module per command; this one only puts them together."""
+"""`ingest`: the command line of the platform. One module per command; this one puts them together."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 
 import typer
 from rich.markup import escape
 
-from ingestcore.cli import apply, explain, fleet, infer, preview, run, status, tap, topics, trace, up, validate, webhook
+from ingestcore.cli.config.apply import apply
+from ingestcore.cli.config.infer import infer
+from ingestcore.cli.config.preview import preview
+from ingestcore.cli.config.validate import validate
 from ingestcore.cli.console import err
+from ingestcore.cli.demo.command import demo
 from ingestcore.cli.errors import explained
+from ingestcore.cli.fleet.control import down, start, stop
+from ingestcore.cli.fleet.run import run
+from ingestcore.cli.fleet.status import status
+from ingestcore.cli.fleet.up import up
+from ingestcore.cli.looking.explain import explain
+from ingestcore.cli.looking.ledger import ledger
+from ingestcore.cli.looking.tap import tap
+from ingestcore.cli.looking.topics import topics
+from ingestcore.cli.looking.trace import trace
+from ingestcore.cli.webhook.send import app as webhook
 from ingestcore.datasets.problems import ConfigError
-
-ELSEWHERE = ("ledger", "demo")
-"""Commands in modules `ingestcore.cli.NAME`, function NAME, of parts that may not be installed."""
 
 
 def build() -> typer.Typer:
@@ -31,24 +40,23 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     run_it, configure, look = "Run", "Configure", "Look"
-    app.command(rich_help_panel=run_it)(up.up)
-    app.command(rich_help_panel=run_it)(fleet.stop)
-    app.command(rich_help_panel=run_it)(fleet.start)
-    app.command(rich_help_panel=run_it)(fleet.down)
-    app.command(rich_help_panel=run_it)(run.run)
-    app.command(rich_help_panel=configure)(infer.infer)
-    app.command(rich_help_panel=configure)(validate.validate)
-    app.command(rich_help_panel=configure)(preview.preview)
-    app.command(rich_help_panel=configure)(apply.apply)
-    app.command(rich_help_panel=look)(status.status)
-    app.command(rich_help_panel=look)(topics.topics)
-    app.command(rich_help_panel=look)(tap.tap)
-    app.command(rich_help_panel=look)(trace.trace)
-    app.command(rich_help_panel=look)(explain.explain)
-    app.add_typer(webhook.app, rich_help_panel=run_it)
-    for name in ELSEWHERE:
-        if importlib.util.find_spec(f"ingestcore.cli.{name}") is not None:
-            app.command(name, rich_help_panel=look)(getattr(importlib.import_module(f"ingestcore.cli.{name}"), name))
+    app.command(rich_help_panel=run_it)(up)
+    app.command(rich_help_panel=run_it)(stop)
+    app.command(rich_help_panel=run_it)(start)
+    app.command(rich_help_panel=run_it)(down)
+    app.command(rich_help_panel=run_it)(run)
+    app.command(rich_help_panel=configure)(infer)
+    app.command(rich_help_panel=configure)(validate)
+    app.command(rich_help_panel=configure)(preview)
+    app.command(rich_help_panel=configure)(apply)
+    app.command(rich_help_panel=look)(status)
+    app.command(rich_help_panel=look)(topics)
+    app.command(rich_help_panel=look)(tap)
+    app.command(rich_help_panel=look)(trace)
+    app.command(rich_help_panel=look)(explain)
+    app.add_typer(webhook, rich_help_panel=run_it)
+    app.command(rich_help_panel=look)(ledger)
+    app.command(rich_help_panel=look)(demo)
     return app
 
 
@@ -61,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if known is None:
             raise
         if isinstance(error, ConfigError):
-            from ingestcore.cli.files import show
+            from ingestcore.cli.config.files import show
 
             show(error.problems)
         else:

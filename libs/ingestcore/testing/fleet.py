@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import yaml
 
-from ingestcore.cli.completeness import Completeness, Watch, groups_of, wait_until_idle
+from ingestcore.cli.looking.completeness import Completeness, Watch, groups_of, wait_until_idle
 from ingestcore.cli.target import platform
 from ingestcore.fleet.control import ask
 from ingestcore.fleet.layout import Layout

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import duckdb
 
-from ingestcore.cli.completeness import Watch
+from ingestcore.cli.looking.completeness import Watch
 from ingestcore.ledger import State
 from ingestcore.testing import lake
 from ingestcore.testing.fleet import LocalFleet

@@ -1,0 +1,189 @@
+"""`ingest trace`: one row, back to its bytes in S3 and forward to the lake."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.markup import escape
+
+from ingestcore.cli import choices
+from ingestcore.cli.choices import names_object
+from ingestcore.cli.console import AsJson, err, out, print_json
+from ingestcore.cli.errors import EXIT_CONFIGURATION, EXIT_FAILED, OperatorError
+from ingestcore.cli.inputs import open_s3
+from ingestcore.cli.target import DEFAULT_FOLDER, Folder, environment, platform
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ingestcore.cli.looking.tap_filters import Filters
+    from ingestcore.stage import Input
+    from ingestcore.trace.reads import Reads
+    from ingestcore.trace.story import Story
+    from ingestcore.trace.trail import Trail
+
+_KEY: Final = re.compile(r"[0-9a-fA-F]{32}")
+_MOST_ROWS: Final = 10
+
+
+def trace(
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[OBJECT|KEY]", help="Address, file name or id of an object; or a row's _key in hex."),
+    ] = None,
+    row: Annotated[
+        int | None, typer.Argument(metavar="[ROW]", help="Number of the row in the object, from 1: its _row.", min=1)
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(metavar="NAME", help="With --key: its dataset.", autocompletion=choices.datasets)
+    ] = "",
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", metavar="COLUMN=VALUE", help="Rows with this value; repeat it for several columns."),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Rows traced at most, where several are meant.", min=1)] = _MOST_ROWS,
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Follow a row: back to its bytes in S3, verified, and forward to what became of it and the files that hold it.
+
+    A row is named by its object and number (`_provenance.sourceUri` and `_row` in the lake), by its key, or by values
+    of its columns. What retention has removed is said; what is left is used: ledger, topics, the lake's files.
+
+    Examples:
+
+      ingest trace s3://lake/raw/zipcodes.csv 5
+
+      ingest trace zipcodes.csv 5 --json
+
+      ingest trace 0b1c2d3e4f50617283940a1b2c3d4e5f
+
+      ingest trace --dataset zipcodes --key zip_code=00501
+    """
+    from ingestcore.kafka import config_topic
+    from ingestcore.trace.reads import Reads
+
+    asked = (what is not None and row is not None, what is not None and row is None, bool(key))
+    if sum(asked) != 1 or bool(key) != bool(dataset):
+        raise OperatorError(
+            "name one row: OBJECT ROW, or KEY, or --dataset NAME --key column=value; see `ingest trace --help`",
+            EXIT_CONFIGURATION,
+        )
+    if what is not None and row is None and not _KEY.fullmatch(what):
+        raise OperatorError(f"{what!r} is no key (32 hex digits); of an object say the row, too", EXIT_CONFIGURATION)
+    target = platform(folder)
+    specs = config_topic.read(target, {**environment(folder), **os.environ})
+    reads = Reads(target, specs, partial(open_s3, folder))
+    if what is not None and row is not None:
+        stories = [_of_object(reads, what, row)]
+    else:
+        stories = _of_rows(reads, *_search(reads, what or "", dataset, key, limit))
+    if as_json:
+        print_json({"rows": [story.as_dict() for story in stories]})
+    else:
+        _show(stories)
+    if not any(_known(story) for story in stories):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _of_object(reads: Reads, pattern: str, row: int) -> Story:
+    from ingestcore.trace.tracer import trace
+    from ingestcore.trace.trail import Ambiguous, Trail, choose, read_trails
+
+    trails = read_trails(reads.platform, partial(names_object, pattern))
+    try:
+        trail, others = choose(trails.found, pattern)
+    except Ambiguous as error:
+        raise OperatorError(str(error), EXIT_CONFIGURATION) from error
+    if trail is None:
+        lost = "" if trails.whole else "; retention has removed the beginning of listing and ledger"
+        if not pattern.startswith("s3://"):
+            raise OperatorError(f"no object {pattern!r} was listed{lost}; give its whole address, s3://bucket/key")
+        story = trace(reads, Trail("", pattern), row)
+        story.note(f"neither listing nor ledger know the object{lost}")
+        return story
+    story = trace(reads, trail, row)
+    for other in others:
+        etag = f"ETag {other.ref.etag}" if other.ref else "ETag unknown"
+        story.note(f"another version of the object was read, too: `ingest trace {other.id} {row}` ({etag})")
+    return story
+
+
+def _of_rows(reads: Reads, found: Sequence[tuple[str, str, int]], more: bool) -> list[Story]:
+    from ingestcore.trace.tracer import trace
+    from ingestcore.trace.trail import Trail, choose, read_trails
+
+    uris = {uri for _, uri, _ in found}
+    trails = read_trails(reads.platform, lambda _, uri: uri in uris).found if found else ()
+    if more:
+        err().print(f"more rows are meant: the first {len(found)} are traced, --limit takes more")
+
+    def trail_of(object_id: str, uri: str) -> Trail:
+        mine = [trail for trail in trails if trail.uri == uri and object_id in ("", trail.id)]
+        return choose(mine, object_id or uri)[0] or Trail(object_id, uri)
+
+    return [trace(reads, trail_of(object_id, uri), row) for object_id, uri, row in found]
+
+
+def _search(
+    reads: Reads, key: str, dataset: str, values: Iterable[str] | None, limit: int
+) -> tuple[list[tuple[str, str, int]], bool]:
+    """-> (object id, URI, row) of the rows that are meant, and whether there are more. Raises OperatorError: none."""
+    from ingestcore.cli.looking.tap_filters import Filters, pairs
+    from ingestcore.trace.tracer import search
+
+    filters = Filters([("_key", key.lower())] if key else pairs(values, "--key"), dataset=dataset)
+
+    def fitting(input: Input, batch: pa.RecordBatch) -> list[int]:
+        if not filters.dataset_fits(input.headers.get("dataset", "")):
+            return []
+        found: list[int] = filters.rows(batch).tolist()
+        return found
+
+    found = list(islice(search(reads, fitting), limit + 1))
+    if not found and values:
+        found = list(islice(_in_lake(reads, dataset, filters), limit + 1))
+    if not found:
+        forgotten = any(b.start for (topic, _), b in reads.bounds.items() if topic == "typed")
+        lost = "; retention has removed the beginning of typed" if forgotten else ""
+        unknown = f"; no row has a column {', '.join(filters.unknown())}" if filters.unknown() else ""
+        said = f"key {key}" if key else f"{' and '.join(values or ())} in {dataset}"
+        raise OperatorError(
+            f"no row with {said} is in the topic typed{'' if key else ' or in the lake'}{lost}{unknown}"
+        )
+    return found[:limit], len(found) > limit
+
+
+def _in_lake(reads: Reads, dataset: str, filters: Filters) -> Iterable[tuple[str, str, int]]:
+    """-> rows of a dataset's files with these values; which version of the object they are from is not known."""
+    table = dataset.partition("@")[0]
+
+    def fitting(batch: pa.RecordBatch) -> list[int]:
+        found: list[int] = filters.rows(batch).tolist()
+        return found
+
+    for files in reads.sinks("normalized", table):
+        names = [name.partition(".")[0] for name, _ in filters.where]
+        for uri, row in files.having(table, names, fitting):
+            yield "", uri, row
+
+
+def _known(story: Story) -> bool:
+    from ingestcore.trace.story import Fate
+
+    return story.fate is not Fate.UNKNOWN or story.raw is not None
+
+
+def _show(stories: Sequence[Story]) -> None:
+    console = out()
+    for number, story in enumerate(stories):
+        if number:
+            console.print()
+        for title, text in story.lines():
+            console.print(f"[bold]{title:<12}[/bold] {escape(text)}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""`ingest webhook`: what a producer of events does, from the command line."""
