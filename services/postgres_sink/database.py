@@ -14,7 +14,7 @@ from psycopg import sql
 from ingestcore.datasets.postgres_sink import PostgresSink
 from ingestcore.stage import OperatorNeeded
 from services.postgres_sink.chunk import Chunk, Place
-from services.postgres_sink.failures import Away, Fault, Outage, TimedOut, fault
+from services.postgres_sink.failures import Away, Fault, Outage, TimedOut, fault, refusal
 from services.postgres_sink.newest import Ints
 from services.postgres_sink.outcome import There, Written, left
 from services.postgres_sink.silence import Silence
@@ -211,15 +211,12 @@ class Database:
         if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
             # Its own words would repeat the address, and a password with it.
             return OperatorNeeded(f"{where}: `dsn` is no address: postgresql://user:password@host:5432/database")
-        if blame is Fault.OPERATOR or _refused(error):
+        if blame is Fault.OPERATOR:
             return OperatorNeeded(f"{where}: {_said(error)}: mend it there, or the sink's `dsn`")
+        advice = refusal(str(error)) if error.sqlstate is None else ""
+        if advice:
+            return OperatorNeeded(f"{where}: {_said(error)}: {advice}")
         return Away(f"{where}: {_said(error)}")
-
-
-def _refused(error: psycopg.Error) -> bool:
-    """A refused login carries no SQLSTATE, only Postgres' words."""
-    words = ("authentication failed", "does not exist", "no pg_hba.conf entry", "not permitted to log in")
-    return error.sqlstate is None and any(word in str(error) for word in words)
 
 
 def _said(error: psycopg.Error) -> str:

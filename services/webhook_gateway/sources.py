@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from pydantic import ValidationError
 
 from ingestcore.datasets.http_source import HttpSource
 from ingestcore.datasets.registry import RESOLVED_SECONDS, Registry
@@ -83,22 +82,15 @@ class Sources:
             source.check = checker(spec.http.auth)
             source.http, source.provenance = spec.http, dict(spec.provenance)
             source.dataset = self._specs.current(spec.dataset or name)
-        except (OperatorNeeded, Retriable, UnusableSecret, ValidationError) as error:
-            words = _resolved_badly(error, applied.http) if isinstance(error, ValidationError) else error
-            source.broken = f"source {name}: {words}"
+        except (OperatorNeeded, Retriable, UnusableSecret) as error:
+            source.broken = f"source {name}: {error}"
             before = self._sources.get(name)
             if before is None or before.broken != source.broken:
-                log.warning("source takes nothing", source=name, reason=str(words))
+                log.warning("source takes nothing", source=name, reason=str(error))
         rate = source.http.rate_limit
         if rate is not None:
             source.bucket = Bucket(f"{source.tenant}:{name}", rate.max_per_second, rate.burst)
         return source
-
-
-def _resolved_badly(error: ValidationError, applied: HttpSource) -> str:
-    """-> what an empty variable or file breaks; rules' messages hold no values."""
-    rules = "; ".join(str(detail.get("ctx", {}).get("error", detail["msg"])) for detail in error.errors())
-    return f"{rules}, and {', '.join(applied.auth.secrets) or 'a reference'} gives none here"
 
 
 def _nobody(headers: object, body: object, now: object) -> None:

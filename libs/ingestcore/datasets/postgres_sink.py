@@ -56,6 +56,10 @@ class PostgresSink(Spec):
     def _is_address(cls, value: str) -> str:
         if "${" not in value and not value.startswith(("postgresql://", "postgres://")):
             raise ValueError("this is no address of Postgres: postgresql://user:password@host:5432/database")
+        # Its client would take a part of the password for the host, and tell it.
+        before_host, _, _ = value.partition("://")[2].partition("?")[0].rpartition("@")
+        if "${" not in value and ("@" in before_host or "/" in before_host):
+            raise ValueError("user and password hold characters that end them: write @ as %40, / as %2F, : as %3A")
         return value
 
     @field_validator("schema_", "table")

@@ -7,12 +7,14 @@ References stay as written in files and in `ingest.config`; they are resolved on
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
+from ingestcore.datasets.names import snake
 from ingestcore.stage import OperatorNeeded
 
 MASK = "***"
@@ -30,6 +32,10 @@ SpecT = TypeVar("SpecT", bound=BaseModel)
 
 class SecretMissing(OperatorNeeded):
     """A reference can't be resolved here. The message names the variable or file, never a value."""
+
+
+class Unusable(OperatorNeeded):
+    """What the references of a spec give here makes no spec. The message names fields and references, never a value."""
 
 
 def resolve(text: str, environ: Mapping[str, str]) -> str:
@@ -66,8 +72,33 @@ def _lookup(reference: str, environ: Mapping[str, str]) -> str:
 
 
 def resolve_spec(spec: SpecT, environ: Mapping[str, str]) -> SpecT:
-    """-> a copy with every text resolved, validated again. Raises SecretMissing, pydantic.ValidationError."""
-    return type(spec).model_validate(_walk(spec.model_dump(by_alias=False), environ))
+    """-> a copy with every text resolved, validated again. Raises SecretMissing, Unusable."""
+    applied = spec.model_dump(by_alias=False)
+    given = _walk(applied, environ)
+    try:
+        return type(spec).model_validate(given)
+    except ValidationError as error:
+        wrong = "; ".join(_wrong(detail, applied) for detail in error.errors(include_input=False))
+    raise Unusable(wrong)
+
+
+def _wrong(detail: ErrorDetails, applied: Any) -> str:
+    """-> which field is wrong, why, and what it refers to. Messages of our rules hold no values."""
+    at = applied
+    for name in detail["loc"]:
+        if isinstance(at, dict):
+            at = at.get(str(name), at.get(snake(str(name)), at))
+    said = str(detail.get("ctx", {}).get("error", detail["msg"]))
+    names = ", ".join(dict.fromkeys(_references(at))) or "a reference"
+    return f"{'.'.join(map(str, detail['loc']))}: {said}: that is what {names} gives here"
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from (found[0] for found in _REFERENCE.finditer(value) if found[2] is not None)
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _references(item)
 
 
 def _walk(value: Any, environ: Mapping[str, str]) -> Any:

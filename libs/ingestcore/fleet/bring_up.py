@@ -18,7 +18,7 @@ from devstack.stack import last_record
 from ingestcore.datasets import publish
 from ingestcore.datasets.config_file import Config, load
 from ingestcore.datasets.registry import Registry
-from ingestcore.datasets.secrets import SecretMissing, resolve_spec
+from ingestcore.datasets.secrets import SecretMissing, Unusable, resolve_spec
 from ingestcore.fleet.front import PORT, Front, open_front
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.record import fleet_lock
@@ -118,6 +118,8 @@ def _check_references(config: Config) -> None:
         for name, spec in specs.items():
             try:
                 resolve_spec(spec, with_embedded(os.environ))
+            except Unusable:
+                continue  # whoever needs it says so, and the others work
             except SecretMissing as error:
                 raise SecretMissing(f"{section}.{name}: {error}") from None
 

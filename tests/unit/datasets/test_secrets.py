@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ingestcore.datasets.secrets import MASK, SecretMissing, redact, resolve, resolve_spec
-from ingestcore.datasets.spec import SourceSpec
+from ingestcore.datasets.secrets import MASK, SecretMissing, Unusable, redact, resolve, resolve_spec
+from ingestcore.datasets.spec import SinkSpec, SourceSpec
 
 ENVIRON = {"A": "one", "EMPTY": "", "TRICKY": "${A}"}
 
@@ -62,6 +62,17 @@ def test_a_whole_spec_is_resolved_and_stays_what_it_was() -> None:
     resolved = resolve_spec(spec, ENVIRON)
     assert (resolved.s3.bucket, resolved.s3.access_key_id, resolved.route) == ("ones", "one", {"*": "d"})
     assert spec.s3.bucket == "${A}s"
+
+
+def test_what_references_give_is_judged_and_told_without_it() -> None:
+    sink = SinkSpec.model_validate({"postgres": {"dsn": "${PG}"}})
+    hidden = "postgresql://me:p@ss/word@host/db"
+    with pytest.raises(Unusable, match=r"postgres.dsn: .*%40.*\$\{PG\} gives here") as told:
+        resolve_spec(sink, {"PG": hidden})
+    assert "ss/word" not in str(told.value)
+    source = SourceSpec.model_validate({"http": {"auth": {"scheme": "stripe", "secrets": ["${NOT_HERE:-}"]}}})
+    with pytest.raises(Unusable, match=r"http.auth: stripe needs its secrets.*\$\{NOT_HERE:-\} gives here"):
+        resolve_spec(source, {})
 
 
 @pytest.mark.parametrize(
