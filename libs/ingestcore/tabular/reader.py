@@ -9,6 +9,7 @@ them), so a row's fate never depends on its neighbours or on where blocks are cu
 from __future__ import annotations
 
 import codecs
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -29,13 +30,15 @@ from ingestcore.tabular.suspects import hexadecimal, is_utf8, undecodable
 from ingestcore.tabular.texts import Converted, Mask
 
 _REMEMBERED_BLOCKS: Final = 16
-"""What was refused in a block is likely to be refused again: for this many blocks it is expected."""
+"""A column that was refused is likely to be refused again: for this many blocks it is read as text."""
 _MOST_REFUSALS: Final = 4
 """Rows of a piece that are set aside one by one; from then on columns that are refused are read as text."""
-_PIECE_BYTES: Final = 256 << 10
-"""Where refusals are expected, blocks are read in pieces of this size, so that less is read again."""
-_PIECE_BYTES_A_COLUMN: Final = 8 << 10
-"""Pieces of wide rows are larger: every column costs a fixed effort a piece."""
+_PIECE_EFFORT: Final = 256 << 10
+"""One more piece costs about as much as reading this many bytes."""
+_PIECE_EFFORT_A_COLUMN: Final = 8 << 10
+"""The same for wide rows: every column costs a fixed effort a piece."""
+_FORGETTING: Final = 0.25
+"""Weight of the latest block in the expected number of refusals."""
 
 _ASCII: Final = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
 _REFUSED = re.compile(r"In CSV column #(\d+): (?:Row #(\d+): )?")
@@ -74,8 +77,8 @@ class Reader:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._by_place = {column.place: column for column in plan.columns}
-        self._piece_bytes = max(_PIECE_BYTES, _PIECE_BYTES_A_COLUMN * len(plan.titles))
-        self._in_pieces = 0
+        self._piece_effort = max(_PIECE_EFFORT, _PIECE_EFFORT_A_COLUMN * len(plan.titles))
+        self._refusals_a_byte = 0.0
         self._as_text: Counter[str] = Counter()
         self._zoned: set[str] = set()
         self._has_integers = any(column.field.type is Type.INTEGER for column in plan.columns)
@@ -132,13 +135,20 @@ class Reader:
                 block.types[column.source] = pa.binary()
 
     def _pieces(self, records: Records) -> Iterator[Places]:
-        """-> places to read together: all of them, unless some rows are likely to be refused."""
+        """-> places to read together: all of them, unless some rows are likely to be refused.
+
+        A refusal costs reading its piece again, and every piece costs an effort of its own: the sum is least where
+        both cost the same.
+        """
         places = np.arange(len(records.ordinals))
-        if not self._in_pieces:
+        piece_bytes = len(records.data)
+        if self._refusals_a_byte:
+            piece_bytes = math.ceil(math.sqrt(self._piece_effort / self._refusals_a_byte))
+        if piece_bytes >= len(records.data):
             yield places
             return
         ends = records.ends[records.ordinals]
-        cuts = np.searchsorted(ends, np.arange(self._piece_bytes, len(records.data), self._piece_bytes))
+        cuts = np.searchsorted(ends, np.arange(piece_bytes, len(records.data), piece_bytes))
         yield from (piece for piece in np.split(places, np.unique(cuts)) if len(piece))
 
     # -- reading
@@ -153,13 +163,13 @@ class Reader:
                 column = self._by_place.get(int(told[1])) if told else None
                 if told is None or column is None or block.types[column.source] == pa.binary():
                     raise
-                block.refused = True
                 if "zone offset in" in str(error) and column.source not in block.turned:
                     block.turned.add(column.source)
                     self._zoned ^= {column.source}
                     block.types[column.source] = self._fast_type(column)
                 elif told[2] is not None and refusals < _MOST_REFUSALS:
                     refusals += 1
+                    block.refusals += 1
                     row = int(told[2]) - 1
                     block.aside.append(int(places[row]))
                     places = np.delete(places, row)
@@ -249,7 +259,8 @@ class Reader:
         return _nulled(local.values, bad)
 
     def _remember(self, block: _Block) -> None:
-        self._in_pieces = _REMEMBERED_BLOCKS if block.refused else max(0, self._in_pieces - 1)
+        refused = block.refusals / len(block.records.data)
+        self._refusals_a_byte += _FORGETTING * (refused - self._refusals_a_byte)
         for column in self._plan.columns:
             if self._as_text[column.source] and not any(part.columns[column.name].bad.any() for part in block.parts):
                 self._as_text[column.source] -= 1
@@ -258,16 +269,17 @@ class Reader:
 class _Block:
     """A block while it is read.
 
-    types   of the columns, by name in the file; binary: read as text
-    aside   places of rows to be read as text
-    turned  columns whose time zone was tried the other way
+    types     of the columns, by name in the file; binary: read as text
+    aside     places of rows to be read as text
+    turned    columns whose time zone was tried the other way
+    refusals  rows that were refused and set aside
     """
 
     def __init__(self, records: Records, types: dict[str, pa.DataType]) -> None:
         self.records, self.types = records, types
         self.aside: list[int] = []
         self.turned: set[str] = set()
-        self.refused = False
+        self.refusals = 0
         self.parts: list[Part] = []
         self.ragged: list[Ragged] = []
 
