@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-import urllib.request
 from collections.abc import Callable
-from typing import Any
 
-import psutil
-import psycopg
 import pytest
 
 from devstack import Stack
 from ingestcore.ledger import State
 from ingestcore.testing.fleet import LocalFleet
+from ingestcore.testing.warehouse import Memory, Warehouse, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -25,15 +22,15 @@ MEMORY_BYTES = 120 << 20
 """What the sink may grow by while its database is away: twice what a transaction may hold, and some."""
 
 
-class Warehouse:
+class House:
     """A fleet whose rows go into Postgres, two replicas of the sink."""
 
     def __init__(self, fleet: LocalFleet, postgres: Stack) -> None:
         self.fleet, self.postgres = fleet, postgres
         self.objects = 0
+        self.warehouse = Warehouse(fleet, postgres, SINK, "house")
+        self.sql, self.metric, self.letters = self.warehouse.sql, self.warehouse.metric, self.warehouse.letters
         place = {"schema": "house", "open_after": 3, "half_open_after": HALF_OPEN_SECONDS, "batch_size": 2_000}
-        self.sql("DROP SCHEMA IF EXISTS house CASCADE")
-        self.sql("CREATE SCHEMA house")
         fleet.up(
             {
                 "sources": {fleet.name: fleet.source(route={"v*.csv": "versions", "*": "orders"})},
@@ -51,12 +48,6 @@ class Warehouse:
             f"{SINK}=2",
         )
 
-    def sql(self, text: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.postgres.endpoints.postgres, autocommit=True) as connection:
-            connection.execute("SET search_path TO house")
-            done = connection.execute(text)
-            return done.fetchall() if done.description else []
-
     def upload(self, key: str, lines: list[str]) -> None:
         self.fleet.upload(key, ("\n".join(lines) + "\n").encode())
         self.objects += 1
@@ -73,123 +64,105 @@ class Warehouse:
         found = self.fleet.settled(self.objects)
         return sum(o.published for o in found.objects)
 
-    def metric(self, name: str) -> float:
-        """-> its highest value of all replicas of the sink."""
-        with urllib.request.urlopen(f"{self.fleet.url()}/metrics", timeout=10) as answer:
-            lines = [line for line in answer.read().decode().splitlines() if line.startswith(f"{name}{{")]
-        return max((float(line.rpartition(" ")[2]) for line in lines if f'stage="{SINK}"' in line), default=0.0)
-
-    def letters(self) -> list[tuple[Any, ...]]:
-        found = self.fleet.letters(self.fleet.connection(), ("id", "reason", "audience"))
-        return sorted(letter for letter in found if letter[2] == SINK)
-
 
 @pytest.fixture(scope="module")
-def warehouse(make_fleet: Callable[..., LocalFleet], postgres: Stack) -> Warehouse:
-    return Warehouse(make_fleet(POSTGRES_URL=postgres.endpoints.postgres), postgres)
+def house(make_fleet: Callable[..., LocalFleet], postgres: Stack) -> House:
+    return House(make_fleet(POSTGRES_URL=postgres.endpoints.postgres), postgres)
 
 
-def eventually(what: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.3)
-
-
-def test_every_published_row_is_in_its_table(warehouse: Warehouse) -> None:
+def test_every_published_row_is_in_its_table(house: House) -> None:
     lines = ["id,amount", *(f"{i % 9_000},{i % 9_000}.50" for i in range(10_000)), "x,1", "5,many"]
-    warehouse.upload("first.csv", lines)
-    warehouse.balanced()
-    assert warehouse.sql("SELECT count(*), count(DISTINCT id), sum(amount - id)::text FROM orders") == [
+    house.upload("first.csv", lines)
+    house.balanced()
+    assert house.sql("SELECT count(*), count(DISTINCT id), sum(amount - id)::text FROM orders") == [
         (9_000, 9_000, "4500.00")
     ]
-    assert warehouse.published() == 9_000
-    assert warehouse.sql("SELECT DISTINCT _provenance ->> 'sourceUri' FROM orders") == [
-        (f"s3://{warehouse.fleet.bucket}/raw/first.csv",)
+    assert house.published() == 9_000
+    assert house.sql("SELECT DISTINCT _provenance ->> 'sourceUri' FROM orders") == [
+        (f"s3://{house.fleet.bucket}/raw/first.csv",)
     ]
 
 
-def test_kill_9_under_load_loses_and_doubles_nothing(warehouse: Warehouse) -> None:
+def test_kill_9_under_load_loses_and_doubles_nothing(house: House) -> None:
     chance = random.Random(3)
     for number in range(4):
-        warehouse.orders(f"kill-{number}.csv", 100_000 + number * 15_000, 15_000)
+        house.orders(f"kill-{number}.csv", 100_000 + number * 15_000, 15_000)
         time.sleep(chance.uniform(0.5, 1.5))
         label = f"{SINK}-{number % 2}"
-        warehouse.fleet.await_restart(label, warehouse.fleet.kill(label))
-    warehouse.balanced()
-    assert warehouse.sql("SELECT count(*), count(DISTINCT id) FROM orders WHERE id >= 100000") == [(60_000, 60_000)]
+        house.fleet.await_restart(label, house.fleet.kill(label))
+    house.balanced()
+    assert house.sql("SELECT count(*), count(DISTINCT id) FROM orders WHERE id >= 100000") == [(60_000, 60_000)]
 
 
-def test_an_outage_under_load_opens_the_circuit_and_all_rows_land_after(warehouse: Warehouse) -> None:
-    pids = [warehouse.fleet.processes()[f"{SINK}-{n}"].pid for n in (0, 1)]
-    before = [psutil.Process(pid).memory_info().rss for pid in pids]
-    warehouse.postgres.kill("postgres")
+def test_an_outage_under_load_opens_the_circuit_and_all_rows_land_after(house: House) -> None:
+    memory = Memory(house.fleet, [f"{SINK}-{n}" for n in (0, 1)])
+    house.postgres.kill("postgres")
     begun = time.monotonic()
-    grown = [0, 0]
     number = 0
     opened = False
     while time.monotonic() - begun < OUTAGE_SECONDS:
-        warehouse.orders(f"outage-{number}.csv", 1_000_000 + number * 20_000, 20_000)
+        house.orders(f"outage-{number}.csv", 1_000_000 + number * 20_000, 20_000)
         number += 1
         time.sleep(1.5)
-        opened = opened or warehouse.metric("ingest_circuit_open") == 1
-        grown = [max(g, psutil.Process(p).memory_info().rss - b) for g, p, b in zip(grown, pids, before, strict=True)]
-    assert opened and max(grown) < MEMORY_BYTES, (opened, grown)
-    warehouse.postgres.restart("postgres")
-    eventually(lambda: warehouse.metric("ingest_circuit_open") == 0, 3 * HALF_OPEN_SECONDS)
-    warehouse.balanced()
-    assert [warehouse.fleet.processes()[f"{SINK}-{n}"].pid for n in (0, 1)] == pids, "no restart"
-    assert warehouse.sql("SELECT count(*), count(DISTINCT id) FROM orders WHERE id >= 1000000") == [
+        opened = opened or house.metric("ingest_circuit_open") == 1
+        memory.look()
+    assert opened and max(memory.grown.values()) < MEMORY_BYTES, (opened, memory.grown)
+    house.postgres.restart("postgres")
+    eventually(lambda: house.metric("ingest_circuit_open") == 0, 3 * HALF_OPEN_SECONDS)
+    house.balanced()
+    rows = house.fleet.processes()
+    assert {label: rows[label].pid for label in memory.pids} == memory.pids, "no restart"
+    assert house.sql("SELECT count(*), count(DISTINCT id) FROM orders WHERE id >= 1000000") == [
         (number * 20_000, number * 20_000)
     ]
-    assert warehouse.letters() == []
+    assert house.letters() == []
 
 
-def test_every_row_ends_at_its_highest_revision(warehouse: Warehouse) -> None:
+def test_every_row_ends_at_its_highest_revision(house: House) -> None:
     versions = [(i, r) for i in range(1_000) for r in range(1, 6)]
     random.Random(7).shuffle(versions)
     for number in range(5):
         part = versions[number * 1_000 : (number + 1) * 1_000]
-        warehouse.upload(f"v{number}.csv", ["id,revision", *(f"{i},{r}" for i, r in part)])
+        house.upload(f"v{number}.csv", ["id,revision", *(f"{i},{r}" for i, r in part)])
         if number == 2:
-            warehouse.fleet.await_restart(f"{SINK}-1", warehouse.fleet.kill(f"{SINK}-1"))
-    warehouse.balanced()
-    assert warehouse.sql("SELECT revision, count(*) FROM versions GROUP BY 1") == [(5, 1_000)]
+            house.fleet.await_restart(f"{SINK}-1", house.fleet.kill(f"{SINK}-1"))
+    house.balanced()
+    assert house.sql("SELECT revision, count(*) FROM versions GROUP BY 1") == [(5, 1_000)]
     # Every row is settled; those that came after a higher one have a letter.
-    found = warehouse.fleet.settled(warehouse.objects)
+    found = house.fleet.settled(house.objects)
     tallies = [o.sinks[SINK] for o in found.objects if o.origin.dataset.startswith("versions")]
     assert sum(t.delivered + t.stale for t in tallies) == 5_000 and sum(t.stale for t in tallies) > 0
-    warehouse.fleet.quiet()
-    assert {reason for _, reason, _ in warehouse.letters()} == {"OLDER_REVISION"}
+    house.fleet.quiet()
+    assert {reason for _, reason, _ in house.letters()} == {"OLDER_REVISION"}
 
 
-def test_a_reset_brings_deleted_rows_back_and_nothing_else(warehouse: Warehouse) -> None:
-    fleet = warehouse.fleet
+def test_a_reset_brings_deleted_rows_back_and_nothing_else(house: House) -> None:
+    fleet = house.fleet
     fleet.quiet()
-    letters = warehouse.letters()
+    letters = house.letters()
     fleet.ingest("stop", SINK)
     everything = "SELECT *, xmin::text FROM {} WHERE id NOT BETWEEN 100 AND 199 ORDER BY id"
     gone = "SELECT id, amount, _row, _key FROM orders WHERE id BETWEEN 100 AND 199 ORDER BY id"
-    before = [warehouse.sql(everything.format(table)) for table in ("orders", "versions")]
-    missing = warehouse.sql(gone)
-    warehouse.sql("DELETE FROM orders WHERE id BETWEEN 100 AND 199")
+    before = [house.sql(everything.format(table)) for table in ("orders", "versions")]
+    missing = house.sql(gone)
+    house.sql("DELETE FROM orders WHERE id BETWEEN 100 AND 199")
     fleet.reset(SINK, "normalized")
     fleet.ingest("start", SINK)
     fleet.quiet()
-    assert warehouse.sql(gone) == missing and len(missing) == 100
-    assert [warehouse.sql(everything.format(table)) for table in ("orders", "versions")] == before
-    assert warehouse.letters() == letters and len(letters) == len({letter[0] for letter in letters})
-    warehouse.balanced()
+    assert house.sql(gone) == missing and len(missing) == 100
+    assert [house.sql(everything.format(table)) for table in ("orders", "versions")] == before
+    assert house.letters() == letters and len(letters) == len({letter[0] for letter in letters})
+    house.balanced()
 
 
-def test_a_row_the_database_refuses_is_a_letter_for_this_sink(warehouse: Warehouse) -> None:
-    before = warehouse.letters()
-    warehouse.sql("ALTER TABLE orders ADD CONSTRAINT positive CHECK (amount > 0)")
-    warehouse.upload("poison.csv", ["id,amount", *(f"{i},{-1 if i % 100 == 7 else 1}" for i in range(-2_000, 0))])
-    warehouse.balanced()
-    warehouse.fleet.quiet()
-    new = [letter for letter in warehouse.letters() if letter not in before]
+def test_a_row_the_database_refuses_is_a_letter_for_this_sink(house: House) -> None:
+    before = house.letters()
+    house.sql("ALTER TABLE orders ADD CONSTRAINT positive CHECK (amount > 0)")
+    house.upload("poison.csv", ["id,amount", *(f"{i},{-1 if i % 100 == 7 else 1}" for i in range(-2_000, 0))])
+    house.balanced()
+    house.fleet.quiet()
+    new = [letter for letter in house.letters() if letter not in before]
     assert [reason for _, reason, _ in new] == ["CONSTRAINT_VIOLATION"] * 20
-    assert warehouse.sql("SELECT count(*) FROM orders WHERE id < 0") == [(1_980,)]
-    told = warehouse.fleet.letters(warehouse.fleet.connection(), ("reason", "message"))
+    assert house.sql("SELECT count(*) FROM orders WHERE id < 0") == [(1_980,)]
+    told = house.fleet.letters(house.fleet.connection(), ("reason", "message"))
     assert any('violates check constraint "positive"' in message for reason, message in told if "CONS" in reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     before = dict(os.environ)
     for name in _addresses(before):
         del os.environ[name]
-    stack = devstack.start(tmp_path_factory.mktemp("stack"))
+    servers = ("kafka", "s3", "redis", "postgres")
+    stack = devstack.start(tmp_path_factory.mktemp("stack"), servers=servers)
     proxy = S3Proxy(stack.endpoints.s3)
     environ = {**stack.endpoints.environ(), "S3_ENDPOINT_URL": proxy.url}
     os.environ.update(environ)
@@ -46,6 +47,17 @@ def _addresses(environ: dict[str, str]) -> list[str]:
     """-> variables that name servers."""
     named = {address for given in given_servers(environ).values() for address in given.values()}
     return [name for name, value in environ.items() if value in named]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """-> prints a line past pytest's capturing: which faults struck matters most when a run never ends."""
+
+    def print_at_once(text: str) -> None:
+        with capsys.disabled():
+            print(text, flush=True)
+
+    return print_at_once
 
 
 @pytest.fixture

@@ -46,17 +46,6 @@ FIFTY = Round(50, 10, 1050, {"s3-lister": 2, "chunk-downloader": 2, "csv-parser"
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """-> prints a line past pytest's capturing: which faults struck matters most when a run never ends."""
-
-    def print_at_once(text: str) -> None:
-        with capsys.disabled():
-            print(text, flush=True)
-
-    return print_at_once
-
-
-@pytest.fixture
 def make_world(servers, folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[Round, int], World]]:  # type: ignore[no-untyped-def]
     with ExitStack() as stack:
 

@@ -7,14 +7,15 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import redis
 
 import devstack
-from ingestcore.testing.gateway_world import STANDARD, GatewayWorld, own_platform
+from ingestcore.testing.gateway_world import STANDARD, GatewayWorld, Reply, own_platform
 from ingestcore.testing.own_servers import own_servers
 
 pytestmark = pytest.mark.integration
@@ -93,6 +94,78 @@ def test_what_was_acknowledged_before_a_kill_is_in_kafka(world: GatewayWorld) ->
     events = world.events()
     assert {event.id for event in events} == {f"evt-{number}" for number in range(len(posts))}
     assert len({event.identity for event in events}) == len(posts), "what came twice is one event to the normalizer"
+
+
+def _kill_while_it_claims(world: GatewayWorld, stack: devstack.Stack, send: Future[Reply]) -> None:
+    """Redis has been asked, and has not answered."""
+    time.sleep(0.5)
+    world.service.kill()
+    stack.kill("redis", signal.SIGCONT)
+
+
+def _kill_while_it_waits_for_kafka(world: GatewayWorld, stack: devstack.Stack, send: Future[Reply]) -> None:
+    eventually_claimed(stack)
+    world.service.kill()
+    stack.kill("kafka", signal.SIGCONT)
+
+
+def _kill_before_it_has_remembered(world: GatewayWorld, stack: devstack.Stack, send: Future[Reply]) -> None:
+    """Kafka has it, the producer has its answer, Redis does not know."""
+    eventually_claimed(stack)
+    stack.kill("redis")
+    stack.kill("kafka", signal.SIGCONT)
+    reply = send.result(30)
+    assert (reply.status, reply.told["duplicate"]) == (202, False)
+    world.service.kill()
+    stack.restart("redis")
+    eventually_claimed(stack)
+
+
+def eventually_claimed(stack: devstack.Stack) -> None:
+    """Wait until the event is claimed and not done."""
+    client, deadline = redis.Redis.from_url(stack.endpoints.redis), time.monotonic() + 20
+    while not (client.get("ingest_idempotency:shop:id:evt-1") or b"").startswith(b"P "):  # type: ignore[union-attr]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "strike", "acknowledged"),
+    [
+        pytest.param("redis", _kill_while_it_claims, False, id="claim"),
+        pytest.param("kafka", _kill_while_it_waits_for_kafka, False, id="ack"),
+        pytest.param("kafka", _kill_before_it_has_remembered, True, id="done"),
+    ],
+)
+def test_a_kill_at_any_step_neither_swallows_an_event_nor_makes_two_of_it(
+    world: GatewayWorld,
+    stack: devstack.Stack,
+    frozen: str,
+    strike: Callable[[GatewayWorld, devstack.Stack, Future[Reply]], None],
+    acknowledged: bool,
+) -> None:
+    world.stop()
+    world.service.environ["INGEST_WEBHOOK_GATEWAY_REDIS_SECONDS"] = "20"
+    world.service.environ["INGEST_WEBHOOK_GATEWAY_ACK_SECONDS"] = "10"
+    world.start()
+    assert world.send("shop", b'{"n": 0}', "evt-0").status == 202  # connected to both
+    stack.kill(frozen, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        strike(world, stack, pool.submit(world.send, "shop", b'{"n": 1}', "evt-1"))
+    stored = [event.id for event in world.events()].count("evt-1")
+    assert stored >= acknowledged
+    world.service.environ["INGEST_WEBHOOK_GATEWAY_WAIT_SECONDS"] = "0.5"
+    world.start()
+    statuses, deadline = [], time.monotonic() + 60
+    while not statuses or statuses[-1] != 202:
+        assert time.monotonic() < deadline, statuses
+        reply = world.send("shop", b'{"n": 1}', "evt-1")
+        statuses.append(reply.status)
+    assert set(statuses) <= {202, 409} and not reply.told["duplicate"], "a claim that nobody finished runs out"
+    again = world.send("shop", b'{"n": 1}', "evt-1")
+    assert (again.status, again.told["duplicate"]) == (202, True)
+    events = [event for event in world.events() if event.id == "evt-1"]
+    assert 1 <= len(events) <= 2 and len({event.identity for event in events}) == 1
 
 
 def test_events_are_taken_without_redis(world: GatewayWorld, stack: devstack.Stack) -> None:

@@ -59,7 +59,7 @@ class Deliveries:
         self._waiting: list[_Record] = []
         self._timer: asyncio.TimerHandle | None = None
         self._on_its_way = 0
-        self._answers: list[tuple[asyncio.Future[None], KafkaError | None]] = []
+        self._answers: list[tuple[Writer, asyncio.Future[None], KafkaError | None]] = []
         self._woken = False
         self._lock = threading.Lock()
         self.trouble = ""
@@ -93,17 +93,21 @@ class Deliveries:
         for value, key, headers, told in records:
             try:
                 self._writer.produce(
-                    self._topic, value, key=key, headers=headers, on_delivery=partial(self._delivered, told)
+                    self._topic,
+                    value,
+                    key=key,
+                    headers=headers,
+                    on_delivery=partial(self._delivered, self._writer, told),
                 )
                 self._on_its_way += 1
             except (KafkaException, BufferError) as error:
                 told.set_exception(NotDelivered(f"the buffer to Kafka is full: {error}"))
                 told.exception()
 
-    def _delivered(self, told: asyncio.Future[None], error: KafkaError | None, message: object) -> None:
+    def _delivered(self, writer: Writer, told: asyncio.Future[None], error: KafkaError | None, message: object) -> None:
         """On the polling thread: one wake-up of the loop for all that were confirmed together."""
         with self._lock:
-            self._answers.append((told, error))
+            self._answers.append((writer, told, error))
             if self._woken:
                 return
             self._woken = True
@@ -114,13 +118,13 @@ class Deliveries:
             answers, self._answers, self._woken = self._answers, [], False
         self._on_its_way -= len(answers)
         fatal = False
-        for told, error in answers:
+        for writer, told, error in answers:
             if error is None:
                 self.trouble = ""
                 if not told.done():
                     told.set_result(None)
                 continue
-            fatal |= error.fatal()
+            fatal |= error.fatal() and writer is self._writer
             failure = self._failure(error)
             self.trouble = str(failure)
             if not told.done():
@@ -140,7 +144,7 @@ class Deliveries:
         return NotDelivered(f"Kafka did not confirm the event: {words}") if isinstance(failure, Retriable) else failure
 
     def _renew(self) -> None:
-        """A producer with a fatal error takes no more records."""
+        """A producer with a fatal error takes no more records, and tells of each that it holds."""
         self._closing.set()
         self._open()
 
@@ -171,6 +175,7 @@ class Deliveries:
 
     @staticmethod
     def _poll(writer: Writer, closing: threading.Event) -> None:
+        """Until it is given up and has told of all it was given."""
         serve: Callable[[float], int] = writer.poll
-        while not closing.is_set():
+        while not closing.is_set() or len(writer):
             serve(_POLL_SECONDS)

@@ -68,6 +68,10 @@ class LocalFleet:
             create_bucket(bucket)
 
     # -- what an operator does
+    def set(self, name: str, value: str) -> None:
+        """Set a variable of the environment of its commands, and so of all it starts from now on."""
+        self._environ[name] = value
+
     def up(self, config: Mapping[str, Any] | None = None, *options: str) -> None:
         """Start everything, with the fleet's two sinks beside what the configuration says."""
         sinks = {

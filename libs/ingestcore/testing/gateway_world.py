@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import time
@@ -23,6 +22,7 @@ from ingestcore.kafka.reading import read_all
 from ingestcore.messages.events import Event
 from ingestcore.settings import Platform
 from ingestcore.testing.one_service import OneService
+from ingestcore.testing.producers import Client
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 STANDARD = {"scheme": "standard-webhooks", "secrets": [SECRET]}
@@ -85,12 +85,14 @@ class GatewayWorld:
         left = iter(enumerate(posts))
         port = self.port()
 
-        async def client() -> None:
+        async def producer() -> None:
+            client = Client(port)
             for number, (source, body, headers) in left:
-                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                    told[number] = await _post(port, source, body, headers)
+                reply = await client.post(source, body, headers)
+                told[number] = reply.status, reply.body
+            client.close()
 
-        await asyncio.gather(*(client() for _ in range(concurrency)))
+        await asyncio.gather(*(producer() for _ in range(concurrency)))
         return told
 
     @property
@@ -137,23 +139,6 @@ class GatewayWorld:
         port = json.loads((Path(self.service.environ["INGEST_RUN_FILE"])).read_text())["port"]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", body, timeout=5) as answer:
             return str(answer.read().decode())
-
-
-async def _post(port: int, source: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-    """One post on a connection of its own."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        lines = [f"POST /v1/webhooks/{source} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", "Connection: close"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-        await writer.drain()
-        answer = await reader.read()
-    finally:
-        writer.close()
-    head, _, text = answer.partition(b"\r\n\r\n")
-    if not head:
-        raise asyncio.IncompleteReadError(answer, None)
-    return int(head.split(b" ", 2)[1]), text
 
 
 def own_platform(folder: Path, **settings: Any) -> Platform:

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from ingestcore.testing.faults.disks import LOST_STATES, SWAPPED_STATES, DiskFull
 from ingestcore.testing.faults.fault import Fault
@@ -15,6 +15,8 @@ from ingestcore.testing.faults.operators import NEW_TOPICS, RESETS, ForgetCheckp
 from ingestcore.testing.faults.processes import FREEZES, KILLS, SCALES, KillAll
 from ingestcore.testing.faults.servers import BAD_S3, SERVER_KILLS
 from ingestcore.testing.faults.world import World
+
+T = TypeVar("T")
 
 FAULTS: Final[tuple[Fault, ...]] = (
     *KILLS,
@@ -43,7 +45,7 @@ class Plan:
     only: frozenset[str] = frozenset()
 
 
-def drawn(possible: Sequence[Fault], seed: int) -> Iterator[Fault]:
+def drawn(possible: Sequence[T], seed: int) -> Iterator[T]:
     """-> faults without end: shuffled like cards, so that all come once before one comes twice."""
     draw = random.Random(seed)
     while True:
