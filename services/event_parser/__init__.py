@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from ingestcore.datasets.spec import Size
 from ingestcore.runtime.service import Context, Service
 from ingestcore.settings import Settings
+from ingestcore.tabular.one_core import keep_to_one_core
 
 
 class EventParserSettings(Settings):
@@ -32,15 +33,10 @@ class EventParserSettings(Settings):
 
 
 def build(context: Context) -> Any:
-    """-> the stage. The process gets one core's worth of threads: replicas are how this service scales."""
-    import os
-
-    os.environ.setdefault("POLARS_MAX_THREADS", "1")
-    import pyarrow as pa
-
+    """-> the stage."""
+    keep_to_one_core()
     from services.event_parser.stage import EventParser
 
-    pa.set_cpu_count(1)
     settings: EventParserSettings = context.settings
     return EventParser(
         context.specs,

@@ -19,7 +19,7 @@ from ingestcore.kafka import admin, options
 from ingestcore.kafka.reading import read_all
 from ingestcore.messages.ledger import LedgerRecord
 from ingestcore.settings import Platform
-from ingestcore.stage import Fate
+from ingestcore.stage import Fate, Retriable
 
 pytestmark = pytest.mark.integration
 
@@ -57,10 +57,15 @@ class Bench:
         self.running[replica] = subprocess.Popen(command, env=environ)
         return self.running[replica]
 
-    def drained(self, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while admin.group_lag(self.platform, self.group, "objects") != 0:
-            assert time.monotonic() < deadline, "the group did not get to the end"
+    def drained(self, seconds: float = 180) -> None:
+        deadline, said = time.monotonic() + seconds, ""
+        while True:
+            try:
+                if admin.group_lag(self.platform, self.group, "objects") == 0:
+                    return
+            except Retriable as error:  # the group's coordinator may be loading
+                said = str(error)
+            assert time.monotonic() < deadline, f"the group did not get to the end {said}"
             time.sleep(0.2)
 
     def copied(self) -> collections.Counter[bytes]:

@@ -25,7 +25,7 @@ from ingestcore.fleet.record import fleet_lock
 from ingestcore.fleet.servers import buckets_of, given_servers, platform_of, quiet, wanted_servers, with_embedded
 from ingestcore.fleet.supervisor import READY_TIMEOUT_SECONDS, Screen, StartFailed, Supervisor
 from ingestcore.fleet.wanted import Wanted, wanted_processes
-from ingestcore.observe.admin import LOOPBACK
+from ingestcore.observe.admin import LOOPBACK_NAMES
 from ingestcore.runtime.service import Service, discover
 from ingestcore.settings import Platform
 from ingestcore.stage import Retriable
@@ -103,7 +103,7 @@ def _served(supervisor: Supervisor, platform: Platform, port: int, screen: Scree
     url = f"http://{'127.0.0.1' if host in ('', '0.0.0.0') else host}:{server.server_port}"
     supervisor.is_served_at(url)
     screen.progress(f"health, metrics and admin of all processes: {url}")
-    if token is None and host not in LOOPBACK:
+    if token is None and host not in LOOPBACK_NAMES:
         screen.progress("anybody who reaches that port may drain the fleet: set INGEST_ADMIN_TOKEN")
     try:
         yield

@@ -20,7 +20,7 @@ LOOK: Final = ("/metrics", "/health/live", "/health/ready", "/health/detailed")
 ACT: Final = ("/admin/drain", "/admin/resume")
 _NOT_HERE: Final = ("/admin/brownout",)
 """Typed by runbooks; this version sheds no rows."""
-LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "::1")
 """Hosts that only this machine reaches."""
 _BODY_BYTES: Final = 64 << 10
 

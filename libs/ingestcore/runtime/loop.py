@@ -11,63 +11,37 @@ import math
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator
 
 import structlog
 from confluent_kafka import KafkaException
 
 from ingestcore.kafka.errors import KafkaRefused, Rebalanced
 from ingestcore.kafka.group import GroupMember
-from ingestcore.kafka.reading import as_input
 from ingestcore.kafka.transactions import Transactions
-from ingestcore.messages.moments import iso_utc
 from ingestcore.observe.health import Health
 from ingestcore.runtime.access import Topics
+from ingestcore.runtime.admission import Admission
 from ingestcore.runtime.gauges import StageGauges
+from ingestcore.runtime.held import Held
 from ingestcore.runtime.inner import Inner
 from ingestcore.runtime.isolation import Isolation
 from ingestcore.runtime.poison import DEADLY, condemn
 from ingestcore.runtime.progress import Progress
-from ingestcore.runtime.recording import (
-    LEDGER_HEADERS,
-    Delivery,
-    LedgerBook,
-    dead_letter,
-    emitted,
-    headers,
-    lettered,
-    rows_of,
-)
+from ingestcore.runtime.publishing import Publishing
+from ingestcore.runtime.recording import LedgerBook
 from ingestcore.runtime.spans import Spans
 from ingestcore.runtime.trials import DEATHS, Trials, Way
 from ingestcore.runtime.trouble import in_words
+from ingestcore.runtime.wellbeing import Wellbeing
 from ingestcore.settings import Platform
-from ingestcore.stage import (
-    At,
-    Fenced,
-    Gap,
-    Input,
-    NewerFormat,
-    OperatorNeeded,
-    Reject,
-    Retriable,
-    Stage,
-    Step,
-    Unbalanced,
-    check,
-)
+from ingestcore.stage import Fenced, Gap, Input, NewerFormat, OperatorNeeded, Retriable, Stage, Step, Unbalanced
 from ingestcore.topics import topic_name
 
 log = structlog.get_logger(__name__)
 
-_FETCH_RECORDS = 16
-_IDLE_WAIT_SECONDS = 0.2
 _BUSY_WAIT_SECONDS = 0.01
-_POLL_EVERY_SECONDS = 0.5
 _REST_SECONDS = 1.0
-_QUIET_SECONDS = 5.0
 _FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 0.1, 10.0
 _FATAL = (Unbalanced, Gap, Fenced, NewerFormat)
 _NOT_THE_INPUTS_FAULT = (Retriable, OperatorNeeded, KafkaException, OSError, MemoryError)
@@ -97,41 +71,31 @@ class StageRunner:
         self._stage, self._service, self._consumes, self._platform = stage, service, consumes, platform
         self._topics, self._tx, self._gauges, self._health, self._stop = topics, transactions, gauges, health, stop
         self._input_topic = topic_name(platform.topic_prefix, consumes)
+        self._topic_ids: dict[str, str] = {}
         self._progress = Progress()
         self._isolation = Isolation(time.monotonic)
         self._trials = Trials(self._progress, time.monotonic)
-        self._book = LedgerBook(service, instance, platform.replica)
         self._member = GroupMember(
             platform, self._input_topic, platform.group(instance), self._on_located, self._on_left
         )
-        self._topic_ids: dict[str, str] = {}
-        self._dlq_partitions = 0
-        self._polled_at = self._rested_at = 0.0
-        self._troubled_at = -math.inf
-        """When something was last waited for. It is over when a commit takes inputs along, or when nothing has gone
-        wrong for a while with nothing to do."""
-        self._sound, self._began_at = False, time.monotonic()
-        """Sound: it has been well for once, so what the broker refuses from then on is waited out."""
+        self._held = Held(self._progress, LedgerBook(service, instance, platform.replica))
+        self._admission = Admission(
+            self._member, consumes, stage.concurrency, self._progress, self._isolation, self._trials, self._held
+        )
+        self._publishing = Publishing(
+            platform.topic_prefix, self._input_topic, transactions, self._held, self._spans, inner
+        )
+        self._wellbeing = Wellbeing(health, self._member)
+        self._rested_at = 0.0
         # The first turn makes the producer, which fences an elder process of the same replica id.
         self._needs_rollback = True
-        self._forget_held()
 
     def _forget_held(self) -> None:
         """Nothing is held, nothing is uncommitted."""
-        self._queue: deque[Input] = deque()
-        self._aside: list[Input] = []
-        self._later: list[Input] = []
-        self._jobs: dict[At, Iterator[Step | None]] = {}
-        self._held: dict[At, Delivery] = {}
-        self._finished: list[At] = []
-        self._condemned: list[At] = []
-        self._at_work: At | None = None
-        self._size_bytes, self._since = 0, None
-        self._book.clear()
+        self._admission.forget()
+        self._held.forget()
         if self._inner is not None:
             self._inner.clear()
-
-    _since: float | None
 
     # -- positions
     def _on_located(self, partition: int, offset: int, metadata: str) -> None:
@@ -151,7 +115,7 @@ class StageRunner:
             try:
                 if self._needs_rollback:
                     self._roll_back()
-                if self._health.asked_to_drain and not self._jobs:
+                if self._health.asked_to_drain and not self._held.jobs:
                     self._stand_aside()
                 else:
                     self._turn()
@@ -165,7 +129,7 @@ class StageRunner:
                 self._spans.rolled_back(str(error))
                 self._needs_rollback = True
             except Exception as error:
-                if isinstance(error, KafkaRefused) and not self._sound:
+                if isinstance(error, KafkaRefused) and not self._wellbeing.sound:
                     self._abandon(error)
                     raise
                 self._suspect(error)
@@ -180,9 +144,8 @@ class StageRunner:
         self._health.beat()
         if self._gauges.due():
             waiting = self._progress.waiting(self._member.ends(), self._consumes)
-            here = len(self._queue) + len(self._aside) + len(self._later)
-            self._gauges.tick(self._held.values(), here + waiting)
-            self._health.in_flight(len(self._held))
+            self._gauges.tick(self._held.inputs.values(), len(self._admission) + waiting)
+            self._health.in_flight(len(self._held.inputs))
 
     def _stand_aside(self) -> None:
         """An operator asked to drain and no input is open: commit, then take nothing until resumed. The group keeps
@@ -194,7 +157,7 @@ class StageRunner:
 
     def _drain_is_over(self) -> bool:
         self._beat()
-        self._say_whether_away()
+        self._wellbeing.kafka_is_there(started=bool(self._topic_ids))
         self._health.in_flight(0, drained=True)
         return self._stop.is_set() or not self._health.asked_to_drain
 
@@ -205,13 +168,12 @@ class StageRunner:
             if isinstance(error, KafkaException):
                 log.info("rolling back", reason=text)
             else:
-                self._troubled_at = time.monotonic()
-                self._health.waiting(text)
+                self._wellbeing.waits_for(text)
             return
-        alone = self._isolation.alone and len(self._held) <= 1
-        at = self._at_work
+        alone = self._isolation.alone and len(self._held.inputs) <= 1
+        at = self._held.at_work
         if at is None and alone:
-            at = next(iter(self._held), None)
+            at = next(iter(self._held.inputs), None)
         log.error(
             "unexpected failure, trying inputs one by one",
             offset=at and at.offset,
@@ -235,16 +197,14 @@ class StageRunner:
     def _turn(self) -> None:
         self._admit()
         advanced = self._advance()
-        now = time.monotonic()
-        due = self._since is not None and now - self._since >= self._platform.commit_seconds
-        careful = self._isolation.alone and self._since is not None and not self._jobs
+        careful = self._isolation.alone and self._held.since is not None and not self._held.jobs
         careful = self._end_of_trial() or careful
-        if due or careful or self._size_bytes >= self._platform.commit_bytes:
+        if careful or self._held.due(self._platform.commit_seconds, self._platform.commit_bytes):
             self._commit(final=careful)
         self._tx.poll()
-        if not (self._held or self._queue or self._aside or self._later):
+        if not (self._held.inputs or self._admission):
             self._at_rest()
-        elif not advanced and self._queue:
+        elif not advanced and self._admission.queued:
             time.sleep(_BUSY_WAIT_SECONDS)
 
     def _end_of_trial(self) -> bool:
@@ -254,9 +214,9 @@ class StageRunner:
             return False
         if self._trials.beat():
             self._commit(final=False)
-        if at in self._jobs or self._trials.current is None:
+        if at in self._held.jobs or self._trials.current is None:
             return False
-        held = at in self._held and at not in self._finished
+        held = at in self._held.inputs and at not in self._held.finished
         if held and self._trials.thorough:
             return True
         if held:
@@ -266,24 +226,9 @@ class StageRunner:
 
     def _at_rest(self) -> None:
         """Nothing to do: say whether that is because Kafka is away."""
-        if self._say_whether_away() and self._topic_ids:
+        if self._wellbeing.kafka_is_there(started=bool(self._topic_ids)) and self._topic_ids:
             self._pass_markers()
-            joined = self._member.membership is not None
-            self._sound = self._sound or (joined and time.monotonic() - self._began_at > _QUIET_SECONDS)
-
-    def _say_whether_away(self) -> bool:
-        """-> is Kafka there, as far as is known?"""
-        away = self._member.away()
-        if away:
-            self._troubled_at = time.monotonic()
-            self._health.waiting(away)
-        elif self._topic_ids and time.monotonic() - self._troubled_at > _QUIET_SECONDS:
-            self._is_well()
-        return not away
-
-    def _is_well(self) -> None:
-        self._troubled_at = -math.inf
-        self._health.ready()
+            self._wellbeing.at_rest()
 
     def _pass_markers(self) -> None:
         """Commit past the transaction markers behind the last record, so that a drained group shows no lag."""
@@ -294,35 +239,22 @@ class StageRunner:
         positions = self._member.positions().items()
         moved = [p for p, position in positions if self._progress.pass_markers((self._consumes, p), position)]
         if moved:
-            self._since = self._since or now
+            self._held.began()
 
     # -- taking inputs
     def _admit(self) -> None:
-        if not self._queue or time.monotonic() - self._polled_at > _POLL_EVERY_SECONDS:
-            self._fetch()
-        alone = self._isolation.alone
-        limit = 0 if self._health.asked_to_drain else 1 if alone else self._stage.concurrency
-        if self._aside and not (alone and self._held):
+        self._admission.fetch_if_due()
+        if self._admission.aside and not (self._isolation.alone and self._held.inputs):
             self._reconsider()
-        while self._queue and len(self._jobs) < limit and not (alone and self._held) and not self._trials.current:
-            place = self._queue[0].at[:2]
-            running = sum(1 for at in self._jobs if at[:2] == place)
-            if not self._progress.has_room(place, running):
-                break
-            input = self._queue.popleft()
-            if self._isolation.exhausted(input.at):
-                self._aside.append(input)
-            elif self._trials.last() not in (None, input.at):
-                self._later.append(input)
-            else:
-                self._take_up(input)
+        while not self._health.asked_to_drain and (input := self._admission.next()) is not None:
+            self._take_up(input)
 
     def _take_up(self, input: Input) -> None:
         """Begin an input, or put it aside, as its past says."""
         at = input.at
         way = self._trials.way(at)
         if way is Way.ASIDE:
-            self._aside.append(input)
+            self._admission.aside.append(input)
             self._trials.put_aside(at)
             return
         deaths = self._trials.deaths(at)
@@ -337,40 +269,21 @@ class StageRunner:
         else:
             self._start(input, self._stage.process(input, self._progress.mark(at).token))
 
-    def _fetch(self) -> None:
-        idle = not self._jobs and not self._queue
-        wait = _IDLE_WAIT_SECONDS if idle else (0.0 if self._queue else _BUSY_WAIT_SECONDS)
-        limit = 1 if self._queue or self._isolation.alone else _FETCH_RECORDS
-        holding = bool(self._queue or self._held or self._aside or self._later or self._since is not None)
-        self._polled_at = time.monotonic()
-        for message in self._member.fetch(limit, wait, holding=holding):
-            input = as_input(message, self._consumes)
-            if self._progress.admit(input.at, input.key) is None:
-                self._since = self._since or time.monotonic()
-            else:
-                self._queue.append(input)
-
     def _start(self, input: Input, job: Iterator[Step | None]) -> None:
-        mark = self._progress.mark(input.at)
-        delivery = self._held[input.at] = Delivery(input, mark.pass_id, mark.entries)
-        self._jobs[input.at] = job
-        self._size_bytes += len(input.value)
-        self._since = self._since or time.monotonic()
+        delivery = self._held.start(input, job)
         self._gauges.took(input, delivery)
         self._spans.taken(input)
 
     def _reconsider(self) -> None:
-        """Dead-letter inputs set aside that are poison by now."""
-        for input in list(self._aside):
-            why = self._isolation.poison(input.at)
-            if why is not None:
-                self._aside.remove(input)
-                self._dead_letter(input, why)
-                return
+        """Dead-letter an input set aside that is poison by now, or say what those set aside wait for."""
+        found = self._admission.poison()
+        if found is not None:
+            self._dead_letter(*found)
+            return
         stuck = self._isolation.stuck() or self._trials.stuck()
         if stuck:
             self._health.waiting(stuck)
-        if self._trials.due_for_last_try(idle=not (self._queue or self._held)):
+        if self._trials.due_for_last_try(idle=not (self._admission.queued or self._held.inputs)):
             # Nothing may be beside it.
             self._needs_rollback = True
 
@@ -381,127 +294,64 @@ class StageRunner:
             offset=input.at.offset,
             error=why,
         )
-        self._condemned.append(input.at)
+        self._held.condemned.append(input.at)
         self._start(input, iter([condemn(input, self._service, why, killed=killed, look=look)]))
 
     # -- running the stage
     def _advance(self) -> bool:
-        """One step of every open job. -> did any yield one?"""
+        """One step of every open job. -> did any yield one, or end?"""
         advanced = False
-        for at, job in list(self._jobs.items()):
-            self._at_work = at
-            try:
-                step = next(job)
-            except StopIteration:
-                del self._jobs[at]
-                advanced = True
-                continue
+        for step in self._held.turn():
+            advanced = True
             if step is not None:
-                advanced = True
                 self._take(step)
-        self._at_work = None
         return advanced
 
     def _take(self, step: Step) -> None:
         """Check a step, note its progress, produce what it carries."""
-        check(step)
-        rows = rows_of(step.tally)
-        deliveries = [self._held[at] for at in step.covers]
-        for at, delivery in zip(step.covers, deliveries, strict=True):
-            total = self._progress.note(at, rows.get(at, 0), step.resume)
-            if total is not None:
-                if delivery.rows not in (None, total):
-                    raise Unbalanced(f"{at}: {total} rows settled, {delivery.rows} promised")
-                self._finished.append(at)
-        self._book.add(step)
-        self._publish(step, deliveries, self._service)
-        self._gauges.stepped(step, self._held)
-
-    def _publish(self, step: Step, deliveries: Sequence[Delivery], service: str) -> None:
-        """Produce what a step carries, or hand it on to the inner stage."""
-        added = headers(step, deliveries, iso_utc(datetime.now(UTC)))
-        self._spans.stepped(step, added, service)
-        for emit in step.emits:
-            named = emitted(emit, added)
-            if self._inner is not None and self._inner.takes(emit):
-                (outer,) = step.covers
-                self._publish_inner(self._inner.feed(emit, named, outer, self._held[outer]))
-            else:
-                self._send(emit.topic, emit.value, emit.key, emit.partition, named)
-        for reject in step.rejects:
-            self._send_letter(reject, added, service)
-
-    def _publish_inner(self, steps: Iterator[Step]) -> None:
-        assert self._inner is not None
-        for step in steps:
-            deliveries = [self._inner.deliveries[at] for at in dict.fromkeys(step.covers)]
-            self._publish(step, deliveries, self._inner.service)
-            self._inner.gauges.stepped(step, self._inner.deliveries)
-
-    def _send(self, topic: str, value: bytes, key: bytes | None, partition: int | None, named: dict[str, str]) -> None:
-        self._since = self._since or time.monotonic()
-        self._tx.send(
-            topic_name(self._platform.topic_prefix, topic), value, key=key, partition=partition, headers=named
-        )
-        self._size_bytes += len(value)
-
-    def _send_letter(self, reject: Reject, added: dict[str, str], service: str) -> None:
-        letter = dead_letter(reject, service, self._input_topic, added["first_seen"])
-        partition = int(letter.id[:8], 16) % self._dlq_partitions
-        self._send("dlq", letter.raw, bytes.fromhex(letter.id), partition, lettered(letter, added))
+        self._publishing.publish(step, self._held.take(step), self._service)
+        self._gauges.stepped(step, self._held.inputs)
 
     # -- commit and rollback
     def _commit(self, *, final: bool) -> None:
         started = time.monotonic()
-        since = started if self._since is None else self._since
+        since = started if self._held.since is None else self._held.since
         for step in self._stage.settle(final=final):
             self._take(step)
-        records = self._book.records(self._held, self._topic_ids)
-        if self._inner is not None:
-            self._publish_inner(self._inner.settle())
-            records += self._inner.records()
-        for record in records:
-            self._send("ledger", record.encode(), record.origin.id.encode(), None, LEDGER_HEADERS)
-        self._count_entries()
+        self._publishing.publish_ledger(self._held.records(self._topic_ids))
+        self._held.count_entries()
         self._trials.before_commit()
-        offsets = self._progress.commit() if self._member.membership is not None else {}
+        offsets = self._offsets()
         if offsets or self._tx.open:
-            advanced = bool(self._finished or self._book.inputs())
-            named = {(self._input_topic, p): where for (_, p), where in offsets.items()}
-            self._tx.commit(named, self._member.membership)
+            advanced = self._held.advanced()
+            self._tx.commit(offsets, self._member.membership)
             self._stage.committed()
             if self._inner is not None:
                 self._inner.committed()
             self._after_commit()
             now = time.monotonic()
-            self._gauges.committed(now - since, now - started, self._held.values())
+            self._gauges.committed(now - since, now - started, self._held.inputs.values())
             if advanced:
-                self._sound = True
-                self._is_well()
-        self._size_bytes, self._since = 0, (time.monotonic() if self._held else None)
-        self._book.clear()
+                self._wellbeing.worked()
+        self._held.begin_anew()
 
-    def _count_entries(self) -> None:
-        """The next entry of an input still open gets the next sequence number, also after a crash."""
-        for at in self._book.inputs():
-            if at not in self._finished:
-                self._held[at].sequence += 1
-                self._progress.mark(at).entries = self._held[at].sequence
+    def _offsets(self) -> dict[tuple[str, int], tuple[int, str]]:
+        """-> offset and metadata to commit, by full topic name and partition; none before the group is joined."""
+        if self._member.membership is None:
+            return {}
+        return {(self._input_topic, p): where for (_, p), where in self._progress.commit().items()}
 
     def _after_commit(self) -> None:
-        for at in self._finished:
-            del self._held[at]
-        for at in self._condemned:
+        finished, condemned = self._held.finished, self._held.condemned
+        self._held.committed()
+        for at in condemned:
             self._isolation.condemned(at)
-        passed = [at for at in self._finished if at not in self._condemned]
-        if passed or not self._condemned:
+        passed = [at for at in finished if at not in condemned]
+        if passed or not condemned:
             self._isolation.passed(passed)
         self._trials.after_commit(len(passed))
-        if self._trials.last() is None:
-            self._queue.extendleft(reversed(self._later))
-            self._later = []
-        self._spans.committed(self._finished)
-        self._finished, self._condemned = [], []
+        self._admission.committed()
+        self._spans.committed(finished)
         self._focus()
 
     def _focus(self) -> None:
@@ -511,7 +361,7 @@ class StageRunner:
 
     def _roll_back(self) -> None:
         """Forget everything since the last commit: jobs, transaction, the stage's memory; back to what is committed."""
-        self._close_jobs()
+        self._held.close_jobs()
         rebuilt = self._tx.broken
         self._forget_held()
         self._tx.abort()
@@ -530,23 +380,17 @@ class StageRunner:
         self._restore_fresh()
         self._needs_rollback = False
 
-    def _close_jobs(self) -> None:
-        for job in self._jobs.values():
-            close = getattr(job, "close", None)
-            if close:
-                close()
-
     def _restore_fresh(self) -> None:
         """Stage state of partitions that came. Raises Retriable: called again."""
         fresh = sorted(self._member.fresh)
         if not fresh and self._topic_ids:
             return
         self._topic_ids = {self._consumes: self._topics.topic_id(self._consumes)}
-        self._dlq_partitions = self._dlq_partitions or self._topics.partitions("dlq")
+        if not self._publishing.dlq_partitions:
+            self._publishing.dlq_partitions = self._topics.partitions("dlq")
         self._stage.assigned(fresh)
         self._member.fresh -= set(fresh)
-        if self._troubled_at == -math.inf:
-            self._health.ready()
+        self._wellbeing.ready_unless_troubled()
 
     # -- the end
     def _drain(self) -> None:
@@ -559,7 +403,7 @@ class StageRunner:
                 self._commit(final=True)
             except Exception as error:
                 log.warning("the last commit failed; the next owner redoes it", error=error)
-        self._close_jobs()
+        self._held.close_jobs()
         if not self._member.close(max(1.0, deadline - time.monotonic())):
             log.warning("the group could not be left in time; its session will expire")
 
@@ -571,16 +415,15 @@ class StageRunner:
 
     def _withdraw(self) -> None:
         """The input that is tried is not what ends this process: commit that, on top of what is committed."""
-        self._close_jobs()
+        self._held.close_jobs()
         self._progress.rewind()
         self._trials.withdraw()
-        offsets = self._progress.commit() if self._member.membership is not None else {}
+        offsets = self._offsets()
         if not (offsets or self._tx.open):
             return
         try:
             self._tx.abort()
             if offsets:
-                named = {(self._input_topic, p): where for (_, p), where in offsets.items()}
-                self._tx.commit(named, self._member.membership)
+                self._tx.commit(offsets, self._member.membership)
         except Exception as failure:
             log.warning("what was begun could not be taken back", error=failure)

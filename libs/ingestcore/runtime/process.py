@@ -135,7 +135,7 @@ def _serve_admin(platform: Platform, answers: admin.OneService) -> None:
         server = admin.serve(platform.admin_host, platform.admin_port, answers, token)
     except OSError as error:
         raise Misconfigured(f"admin port {platform.admin_host}:{platform.admin_port}: {error.strerror}") from error
-    if token is None and platform.admin_host not in admin.LOOPBACK:
+    if token is None and platform.admin_host not in admin.LOOPBACK_NAMES:
         log.warning(
             "anybody who reaches this port may drain the service: set INGEST_ADMIN_TOKEN", port=server.server_port
         )

@@ -13,7 +13,7 @@ from ingestcore.testing.faults.disks import LOST_STATES, SWAPPED_STATES, DiskFul
 from ingestcore.testing.faults.fault import Fault
 from ingestcore.testing.faults.operators import NEW_TOPICS, RESETS, ForgetCheckpoint, SinkSettings
 from ingestcore.testing.faults.processes import FREEZES, KILLS, SCALES, KillAll
-from ingestcore.testing.faults.servers import BAD_S3, SERVER_KILLS
+from ingestcore.testing.faults.servers import BAD_S3, FROZEN_SERVERS, SERVER_KILLS
 from ingestcore.testing.faults.world import World
 
 T = TypeVar("T")
@@ -24,6 +24,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     *FREEZES,
     *SCALES,
     *SERVER_KILLS,
+    *FROZEN_SERVERS,
     *BAD_S3,
     *RESETS,
     SinkSettings(),

@@ -1,8 +1,9 @@
-"""Faults of the servers: killed and restarted, or an S3 that answers badly."""
+"""Faults of the servers: killed and restarted, frozen and woken, or an S3 that answers badly."""
 
 from __future__ import annotations
 
 import random
+import signal
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +12,8 @@ from ingestcore.testing.faults.s3_proxy import Mischief
 from ingestcore.testing.faults.world import World
 
 _LONGEST_AWAY_SECONDS: Final = 6.0
+_FROZEN_SECONDS: Final = 20.0
+"""Longer than sessions, transactions and many a deadline of a client."""
 _LONGEST_MISCHIEF_SECONDS: Final = 20.0
 _ENOUGH_HITS: Final = 10
 _SHARES: Final = {Mischief.STALL: 0.5}
@@ -40,6 +43,29 @@ class KillServer:
 
 
 @dataclass(frozen=True)
+class FreezeServer:
+    """SIGSTOP of a server and SIGCONT: meanwhile its connections are open and nobody answers."""
+
+    server: str
+
+    @property
+    def name(self) -> str:
+        return f"freeze-{self.server}"
+
+    def possible(self, world: World) -> bool:
+        return True
+
+    def strike(self, world: World, draw: random.Random) -> str:
+        world.busy("lake")
+        world.stack.kill(self.server, signal.SIGSTOP)
+        try:
+            time.sleep(_FROZEN_SECONDS)
+        finally:
+            world.stack.kill(self.server, signal.SIGCONT)
+        return f"for {_FROZEN_SECONDS:g} s"
+
+
+@dataclass(frozen=True)
 class BadS3:
     """A share of all requests to S3 fails in one way, until some have."""
 
@@ -65,4 +91,5 @@ class BadS3:
 
 
 SERVER_KILLS = tuple(KillServer(server) for server in ("kafka", "s3", "redis"))
+FROZEN_SERVERS = (FreezeServer("kafka"),)
 BAD_S3 = tuple(BadS3(mischief) for mischief in Mischief)
