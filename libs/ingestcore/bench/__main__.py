@@ -111,8 +111,8 @@ def main(
 
 def _settings(text: str) -> dict[str, str]:
     pairs = [part.partition("=") for part in text.split(",")]
-    if not all(name.startswith("INGEST_") and is_ for name, is_, _ in pairs):
-        raise typer.BadParameter(f"{text!r}: INGEST_NAME=VALUE, several with commas", param_hint="--vary")
+    if not all(name.isidentifier() and is_ for name, is_, _ in pairs):
+        raise typer.BadParameter(f"{text!r}: NAME=VALUE, several with commas", param_hint="--vary")
     return {name: value for name, _, value in pairs}
 
 
