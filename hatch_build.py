@@ -5,16 +5,16 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_NATIVE = "libs/ingestcore/native"
+_DIGESTS = "libs/ingestcore/digests"
 
 
 class NativeLibrary(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        building = runpy.run_path(f"{self.root}/{_NATIVE}/building.py")
+        building = runpy.run_path(f"{self.root}/{_DIGESTS}/building.py")
         missing = building["build"](building["BUILT"])
         if missing is not None:
             self.app.display_warning(f"keys of rows are made without machine code, which costs more CPU: {missing}")
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
-        build_data["artifacts"].append(f"{_NATIVE}/*.so")
+        build_data["artifacts"].append(f"{_DIGESTS}/*.so")

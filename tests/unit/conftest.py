@@ -14,8 +14,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingestcore.cli.main import main
 from ingestcore.datasets.spec import Size
-from ingestcore.native.building import build
-from ingestcore.native.row_digests import RowDigests
+from ingestcore.digests.building import build
+from ingestcore.digests.choice import RowDigests
+from ingestcore.digests.machine_code import MachineCode
+from ingestcore.digests.portable import portable
 
 
 class DownloaderSettings(BaseSettings):
@@ -69,13 +71,19 @@ def ingest(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.fixture(scope="session")
-def digests(tmp_path_factory: pytest.TempPathFactory) -> RowDigests:
+def machine_code(tmp_path_factory: pytest.TempPathFactory) -> MachineCode:
     """The library of this source, built here: the installed one may be older."""
-    to = tmp_path_factory.mktemp("native") / "library.so"
+    to = tmp_path_factory.mktemp("digests") / "library.so"
     missing = build(to)
     if missing is None:
         try:
-            return RowDigests(to)
+            return MachineCode(to)
         except OSError as error:
             missing = str(error)
-    pytest.skip(f"this machine makes keys without machine code: {missing}")
+    pytest.skip(f"this machine makes digests without machine code: {missing}")
+
+
+@pytest.fixture(params=["machine code", "portable"])
+def digests(request: pytest.FixtureRequest) -> RowDigests:
+    """Both ways to the digests of rows."""
+    return request.getfixturevalue("machine_code") if request.param == "machine code" else portable

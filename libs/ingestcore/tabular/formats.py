@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -69,6 +68,8 @@ def parse_formatted(text: pa.Array, format: str, type: pa.DataType) -> pa.Array:
 
     `text`: strings without spaces around them. `type`: date32 or a timestamp. Raises ValueError: a bad format.
     """
+    import polars as pl  # 40 MiB, which only those pay whose fields have a format
+
     how = compile_format(format)
     fits = pc.match_substring_regex(text, how.grammar)
     text = pc.if_else(fits, text, pa.scalar(None, text.type))

@@ -1,8 +1,8 @@
 """`_entity` and `_key`: 16 bytes a row, computed once, by one function for CSV and for events.
 
-`_key` is the first 16 bytes of SHA-256 over one canonical message a row. `_entity` only picks the partition, so it is
-XXH3-128 (big-endian, a tenth of the cost) over the message of the primary key's columns; where these are the key's
-columns too, or where there is no primary key, it is the `_key`. The message:
+`_key` is the first 16 bytes of SHA-256 over one canonical message a row. `_entity`, which picks the partition, is the
+same over the primary key's columns; where these are the key's columns too, or where there is no primary key, it is the
+`_key`. The message:
 
     scope     16 bytes: SHA-256, cut, over the length-prefixed (4 bytes, big-endian) UTF-8 texts tenant, dataset
               (without version), key version of the spec, "columns" and, in key order, name and type of every column
@@ -33,23 +33,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import polars as pl
-import polars_hash as plh
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ingestcore.datasets.spec import DatasetSpec, FieldSpec, Type
+from ingestcore.digests.choice import row_digests
+from ingestcore.digests.message import DIGEST_BYTES, SCOPE_BYTES, Message
 from ingestcore.messages.objects import ObjectFacts
 from ingestcore.messages.rows import HASH_TYPE
-from ingestcore.native.row_digests import row_digests
 from ingestcore.tabular.json_texts import canonical_json
 from ingestcore.tabular.texts import arrow_type
 
-KEY_BYTES: Final = 16
+KEY_BYTES: Final = DIGEST_BYTES
 _TEXTS: Final = (Type.STRING, Type.JSON)
 
 
@@ -85,7 +84,7 @@ def event_keys(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, 
     if spec.dedupe.keys is not None:
         return keys(rows, spec, owners, identities)
     own = {owner: _scope(owner.tenant, owner.dataset, "event", owner.source) for owner, _ in owners}
-    key = _sha256(_Message(len(identities), _by_owner(own, owners), (None,), (), (identities,)))
+    key = _digests(Message(len(identities), _by_owner(own, owners), (None,), (), (identities,)))
     return _with_entity(rows, spec, owners, key)
 
 
@@ -100,10 +99,10 @@ def keys(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, int]],
     wanted = spec.key_columns()
     if wanted is None:
         scopes = _scopes(spec, owners, [], coordinate=True)
-        key = _sha256(_Message(len(numbers), scopes, (), (_integer_words(numbers),), ()))
+        key = _digests(Message(len(numbers), scopes, (), (_integer_words(numbers),), ()))
     else:
         names = content_columns(rows.schema.names, spec) if wanted == "all" else wanted
-        key = _sha256(_message(rows, spec, names, owners))
+        key = _digests(_message(rows, spec, names, owners))
         if spec.primary_key == names:
             return Keys(key, key)
     return _with_entity(rows, spec, owners, key)
@@ -112,7 +111,7 @@ def keys(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, int]],
 def _with_entity(rows: pa.Table, spec: DatasetSpec, owners: Sequence[tuple[Owner, int]], key: pa.Array) -> Keys:
     if not spec.primary_key:
         return Keys(key, key)
-    return Keys(_xxh3(_message(rows, spec, spec.primary_key, owners)), key)
+    return Keys(_digests(_message(rows, spec, spec.primary_key, owners)), key)
 
 
 def content_columns(present: Sequence[str], spec: DatasetSpec) -> tuple[str, ...]:
@@ -121,24 +120,7 @@ def content_columns(present: Sequence[str], spec: DatasetSpec) -> tuple[str, ...
     return tuple(sorted({*spec.named, *rest}))
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
-    """The parts of each row's message.
-
-    scopes  16 bytes for each row, or for all
-    nulls   a mask for each column; None: it has no nulls
-    words   fixed-width values of each column of numbers, 0 where null
-    texts   string or binary columns; null counts as empty
-    """
-
-    rows: int
-    scopes: NDArray[np.uint8]
-    nulls: Sequence[NDArray[np.bool_] | None]
-    words: Sequence[NDArray[np.uint64]]
-    texts: Sequence[pa.Array]
-
-
-def _message(rows: pa.Table, spec: DatasetSpec, names: Sequence[str], owners: Sequence[tuple[Owner, int]]) -> _Message:
+def _message(rows: pa.Table, spec: DatasetSpec, names: Sequence[str], owners: Sequence[tuple[Owner, int]]) -> Message:
     """-> the message over columns of the table."""
     nulls: list[NDArray[np.bool_] | None] = []
     words: list[NDArray[np.uint64]] = []
@@ -153,10 +135,10 @@ def _message(rows: pa.Table, spec: DatasetSpec, names: Sequence[str], owners: Se
         column = _column(rows, name) if name in present else _nothing(rows.num_rows, field)
         nulls.append(_null_mask(column))
         if field.type in _TEXTS:
-            texts.append(normalised(column, field))
+            texts.append(_filled(normalised(column, field), ""))
         else:
             words += _words(column)
-    return _Message(rows.num_rows, _scopes(spec, owners, described, coordinate=False), nulls, words, texts)
+    return Message(rows.num_rows, _scopes(spec, owners, described, coordinate=False), nulls, words, texts)
 
 
 def _nothing(count: int, field: FieldSpec) -> pa.Array:
@@ -182,7 +164,7 @@ def _scopes(
 
 
 def _by_owner(made: Mapping[Owner, bytes], owners: Sequence[tuple[Owner, int]]) -> NDArray[np.uint8]:
-    scopes = np.frombuffer(b"".join(made[owner] for owner, _ in owners), np.uint8).reshape(-1, KEY_BYTES)
+    scopes = np.frombuffer(b"".join(made[owner] for owner, _ in owners), np.uint8).reshape(-1, SCOPE_BYTES)
     return scopes if len(made) == 1 else np.repeat(scopes, [count for _, count in owners], axis=0)
 
 
@@ -191,7 +173,7 @@ def _scope(*parts: str) -> bytes:
     for part in parts:
         data = part.encode("utf-8", "surrogateescape")
         digest.update(len(data).to_bytes(4, "big") + data)
-    return digest.digest()[:KEY_BYTES]
+    return digest.digest()[:SCOPE_BYTES]
 
 
 def normalised(column: pa.Array, field: FieldSpec) -> pa.Array:
@@ -240,72 +222,6 @@ def _filled(column: pa.Array, value: float | str) -> pa.Array:
     return pc.fill_null(column, value) if column.null_count else column
 
 
-def _in_one_column(message: _Message) -> pl.DataFrame:
-    """-> each row's message, in the one column `message`."""
-    count = message.rows
-    filled = [_filled(text, "").cast(pa.binary()) for text in message.texts]
-    parts = [
-        message.scopes if len(message.scopes) == count else np.broadcast_to(message.scopes[:1], (count, KEY_BYTES)),
-        _bitmap(message.nulls, count),
-        _by_row(message.words, ">u8", count),
-        _by_row([pc.binary_length(text).to_numpy() for text in filled], ">u4", count),
-    ]
-    fixed = np.concatenate(parts, axis=1)
-    width = fixed.shape[1]
-    head = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), count, [None, pa.py_buffer(fixed)]).cast(pa.binary())
-    if filled:
-        head = pc.binary_join_element_wise(head, *filled, b"")
-    return pl.Series("message", pl.from_arrow(head)).to_frame()
-
-
-def _by_row(columns: Sequence[NDArray[Any]], kind: str, count: int) -> NDArray[np.uint8]:
-    """-> the columns' numbers side by side as bytes, one row each."""
-    if not columns:
-        return np.empty((count, 0), np.uint8)
-    side_by_side = np.empty((count, len(columns)), kind)
-    for place, column in enumerate(columns):
-        side_by_side[:, place] = column
-    return side_by_side.view(np.uint8)
-
-
-def _bitmap(nulls: Sequence[NDArray[np.bool_] | None], count: int) -> NDArray[np.uint8]:
-    """-> one bit for each column, the first in the highest."""
-    bits = np.zeros((count, (len(nulls) + 7) // 8), np.uint8)
-    for place, mask in enumerate(nulls):
-        if mask is not None:
-            bits[:, place // 8] |= mask.astype(np.uint8) << (7 - place % 8)
-    return bits
-
-
-_NIBBLES: Final = np.full(1 << 16, 0, np.uint8)
-for _high in range(256):
-    _text = f"{_high:02x}".encode()
-    _NIBBLES[int.from_bytes(_text, "little")] = _high
-
-
-def _sha256(message: _Message) -> pa.Array:
-    """-> first 16 bytes of each message's SHA-256."""
-    digests = row_digests()
-    if digests is None:
-        return _sha256_of_column(message)
-    texts = [_filled(text, "") for text in message.texts]
-    return _fixed(digests(message.rows, message.scopes, message.nulls, message.words, texts))
-
-
-def _sha256_of_column(message: _Message) -> pa.Array:
-    """The same where the library is not there: by polars-hash, which writes hexadecimal digits."""
-    digests = _in_one_column(message).select(plh.col("message").chash.sha2_256()).to_series()
-    text = digests.to_arrow().cast(pa.large_string())
-    pairs = np.frombuffer(text.buffers()[2], np.dtype("<u2")).reshape(len(text), 32)[:, :KEY_BYTES]
-    return _fixed(np.take(_NIBBLES, pairs))
-
-
-def _xxh3(message: _Message) -> pa.Array:
-    """-> XXH3-128 of each message."""
-    hashed = plh.col("message").nchash.xxh3_128(return_binary=True, byte_order="big")
-    digests = _in_one_column(message).select(hashed).to_series().to_arrow().cast(pa.large_binary())
-    return _fixed(np.frombuffer(digests.buffers()[2] or b"", np.uint8).reshape(len(digests), KEY_BYTES))
-
-
-def _fixed(values: NDArray[np.uint8]) -> pa.Array:
+def _digests(message: Message) -> pa.Array:
+    values = row_digests()(message)
     return pa.FixedSizeBinaryArray.from_buffers(HASH_TYPE, len(values), [None, pa.py_buffer(values)])

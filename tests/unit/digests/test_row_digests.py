@@ -1,4 +1,4 @@
-"""The library of digests alone: every length of message, pairs of unequal length, columns that are slices."""
+"""Digests of rows alone: every length of message, pairs of unequal length, columns that are slices."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ingestcore.native.building import build
-from ingestcore.native.row_digests import RowDigests
+from ingestcore.digests.building import build
+from ingestcore.digests.choice import RowDigests
+from ingestcore.digests.machine_code import MachineCode
+from ingestcore.digests.message import Message
 
 SCOPE = bytes(range(16))
 
@@ -34,20 +36,20 @@ def as_bytes(made: np.ndarray) -> list[bytes]:
 
 def test_messages_of_every_length_about_the_ends_of_blocks(digests: RowDigests) -> None:
     texts = [bytes([65 + n % 26]) * n for n in range(300)]
-    got = digests(300, scopes(SCOPE), [None], [], [pa.array(texts, pa.binary())])
+    got = digests(Message(300, scopes(SCOPE), [None], [], [pa.array(texts, pa.binary())]))
     assert as_bytes(got) == expected(*map(of_text, texts))
 
 
 @pytest.mark.parametrize("lengths", [[1], [0, 5000], [5000, 0], [3, 100, 7], [1 << 20, 1, 1 << 20, 1 << 20]])
 def test_rows_side_by_side_may_differ_in_length_and_in_number(digests: RowDigests, lengths: list[int]) -> None:
     texts = [b"x" * length for length in lengths]
-    got = digests(len(texts), scopes(SCOPE), [None], [], [pa.array(texts, pa.binary())])
+    got = digests(Message(len(texts), scopes(SCOPE), [None], [], [pa.array(texts, pa.binary())]))
     assert as_bytes(got) == expected(*map(of_text, texts))
 
 
 def test_every_row_may_have_its_own_scope(digests: RowDigests) -> None:
     own = [bytes([n]) * 16 for n in range(5)]
-    got = digests(5, scopes(*own), [None], [], [pa.array([b"t"] * 5, pa.binary())])
+    got = digests(Message(5, scopes(*own), [None], [], [pa.array([b"t"] * 5, pa.binary())]))
     assert as_bytes(got) == expected(*(of_text(b"t", scope) for scope in own))
 
 
@@ -55,7 +57,7 @@ def test_slices_of_columns_and_words_apart_in_memory(digests: RowDigests) -> Non
     texts = pa.array(["left out", "a", "", "ccc", "left out"]).slice(1, 3)
     words = np.arange(20, dtype=np.uint64)[1::4][:3]
     masks = np.array([True, False, True, False, True, True])[::2]
-    got = digests(3, scopes(SCOPE), [masks, None], [words], [texts])
+    got = digests(Message(3, scopes(SCOPE), [masks, None], [words], [texts]))
     nulls = [bool(mask) for mask in masks]
     assert as_bytes(got) == expected(
         *(
@@ -66,10 +68,10 @@ def test_slices_of_columns_and_words_apart_in_memory(digests: RowDigests) -> Non
 
 
 def test_no_rows_and_no_columns(digests: RowDigests) -> None:
-    assert digests(0, scopes(SCOPE), [], [], []).shape == (0, 16)
-    assert as_bytes(digests(2, scopes(SCOPE), [], [], [])) == expected(SCOPE, SCOPE)
+    assert digests(Message(0, scopes(SCOPE), [], [], [])).shape == (0, 16)
+    assert as_bytes(digests(Message(2, scopes(SCOPE), [], [], []))) == expected(SCOPE, SCOPE)
     empty = pa.array([None, None], pa.string()).fill_null("")
-    assert as_bytes(digests(2, scopes(SCOPE), [None], [], [empty])) == expected(of_text(b""), of_text(b""))
+    assert as_bytes(digests(Message(2, scopes(SCOPE), [None], [], [empty]))) == expected(of_text(b""), of_text(b""))
 
 
 @pytest.mark.parametrize(
@@ -88,4 +90,4 @@ def test_a_library_that_cannot_be_built_is_told_and_leaves_nothing(
 def test_something_else_in_its_place_is_no_library(tmp_path: Path) -> None:
     (tmp_path / "library.so").write_text("no library")
     with pytest.raises(OSError, match="library"):
-        RowDigests(tmp_path / "library.so")
+        MachineCode(tmp_path / "library.so")
