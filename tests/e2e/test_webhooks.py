@@ -11,7 +11,7 @@ import pytest
 
 import devstack
 from devstack import Stack
-from ingestcore.testing.events_world import GATEWAY, QUICK_ANSWERS, SINK, VERSIONS, EventsWorld
+from ingestcore.testing.events_world import GATEWAY, SINK, VERSIONS, EventsWorld
 from ingestcore.testing.fleet import LocalFleet
 from ingestcore.testing.own_servers import own_servers
 from ingestcore.testing.warehouse import eventually
@@ -37,9 +37,15 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def world(make_fleet: Callable[..., LocalFleet], postgres: Stack, redis: Stack) -> EventsWorld:
-    urls = {"POSTGRES_URL": postgres.endpoints.postgres, "REDIS_URL": redis.endpoints.redis}
+    settings = {
+        "POSTGRES_URL": postgres.endpoints.postgres,
+        "REDIS_URL": redis.endpoints.redis,
+        "INGEST_WEBHOOK_GATEWAY_RETRY_AFTER_SECONDS": "1",
+        # On a busy machine a thousand wait long for the first of them.
+        "INGEST_WEBHOOK_GATEWAY_WAIT_SECONDS": "30",
+    }
     return EventsWorld(
-        make_fleet(**urls, **QUICK_ANSWERS),
+        make_fleet(**settings),
         postgres,
         replicas={"normalizer": 3, SINK: 2},
         place={"open_after": 3, "half_open_after": HALF_OPEN_SECONDS},
@@ -72,7 +78,7 @@ def test_one_event_posted_a_thousand_times_at_once_is_one_row(world: EventsWorld
     post = world.payment(1_000_000)
     with world.posting([post] * 1_000, clients=1_000) as producers:
         told = producers.finish()
-    assert (told.statuses, told.duplicates) == (Counter({202: 1_000}), 999)
+    assert told.statuses == Counter({202: 1_000})
     world.fleet.quiet()
     assert world.warehouse.sql("SELECT event, n FROM payments WHERE n >= 1000000") == [("evt-1000000", 1_000_000)]
 
@@ -92,7 +98,8 @@ def test_every_entity_ends_at_its_highest_revision(world: EventsWorld) -> None:
     assert world.warehouse.sql("SELECT revision, count(*) FROM versions GROUP BY 1") == [(REVISIONS, ENTITIES)]
     tallies = [day.sinks[SINK] for day in days]
     assert sum(tally.delivered + tally.stale for tally in tallies) == ENTITIES * REVISIONS
-    assert sum(tally.stale for tally in tallies) >= len(world.late()) > 0
+    late = len(world.late())
+    assert sum(tally.stale for tally in tallies) >= late > 0, "whoever was late is stale, whatever became of its letter"
     world.check_letters()
     world.check_deaths()
 

@@ -22,8 +22,8 @@ _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 4.0
 _MOST_DOUBLINGS: Final = 6
 _PATIENCE_SECONDS: Final = 300.0
-_AGAIN: Final = frozenset({0, 408, 409, 429})
-"""Answers below 500 after which the same post may succeed; 0: there was none."""
+_AGAIN: Final = frozenset({0, 207, 408, 409, 429})
+"""Answers below 500 after which the same post may succeed. 0: there was none; 207: some of a batch were taken."""
 
 
 class Reply(NamedTuple):
@@ -75,12 +75,19 @@ async def _read(reader: asyncio.StreamReader) -> Reply:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """path: below /v1/webhooks/; auth: of its source; id: of the event, the same whenever it is posted."""
+    """path: below /v1/webhooks/; auth: of its source; id: of the event or batch, the same whenever it is posted;
+    items: events of the batch, 0: it is one event."""
 
     path: str
     auth: Auth
     id: str
     body: bytes
+    items: int = 0
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """-> ids of its events."""
+        return tuple(f"{self.id}:{number}" for number in range(1, self.items + 1)) or (self.id,)
 
     async def by(self, client: Client) -> Reply:
         """Sign it for now and post it once."""
@@ -163,9 +170,12 @@ class Producers:
             reply = await post.by(client)
             self.told.statuses[reply.status] += 1
             if 200 <= reply.status < 300:
-                self.told.accepted[post.id] += 1
-                self.told.duplicates += bool(json.loads(reply.body).get("duplicate"))
-                return
+                told = json.loads(reply.body)
+                for taken in [one for one in told.get("items", [told]) if "event_id" in one]:
+                    self.told.accepted[taken["event_id"]] += 1
+                    self.told.duplicates += taken["duplicate"]
+                if reply.status == 202:
+                    return
             if not _worth_a_repeat(reply) or time.monotonic() - began > _PATIENCE_SECONDS:
                 break
             await asyncio.sleep(self._pause(reply, tried))

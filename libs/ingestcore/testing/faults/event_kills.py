@@ -48,6 +48,21 @@ def _kill_server(server: str) -> EventFault:
     return EventFault(f"kill-{server}", strike)
 
 
+def _kill_without(instance: str, server: str) -> EventFault:
+    """It is started again while what it needs is away."""
+
+    def strike(world: EventsWorld, servers: Stack, draw: random.Random) -> str:
+        label, away = world.label(instance, draw), draw.uniform(1, _LONGEST_AWAY_SECONDS)
+        servers.kill(server)
+        pid = _kill(world, label)
+        time.sleep(away)
+        servers.restart(server, hard=True)
+        world.fleet.await_restart(label, pid, _PID_SECONDS)
+        return f"{label}, {server} away for {away:.1f} s and its start"
+
+    return EventFault(f"kill-{instance}-without-{server}", strike)
+
+
 def _kill_all(world: EventsWorld, servers: Stack, draw: random.Random) -> str:
     labels = sorted(f"{instance}-{n}" for instance in _PROCESSES for n in range(world.replicas.get(instance, 1)))
     pids = [(label, _kill(world, label)) for label in labels]
@@ -86,6 +101,10 @@ _PROCESSES: Final = (GATEWAY, "event-parser", "normalizer", SINK)
 EVENT_FAULTS: Final = (
     *map(_kill_process, _PROCESSES),
     *map(_kill_server, ("kafka", "redis", "postgres")),
+    _kill_without(GATEWAY, "kafka"),
+    _kill_without(GATEWAY, "redis"),
+    _kill_without("normalizer", "kafka"),
+    _kill_without(SINK, "postgres"),
     EventFault("kill-all", _kill_all),
     EventFault(f"freeze-{GATEWAY}", _freeze_gateway),
     EventFault("freeze-redis", _freeze_redis),
