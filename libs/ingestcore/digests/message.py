@@ -23,6 +23,7 @@ class Message:
     nulls   a mask for each column; None: it has no nulls
     words   integers of each column of numbers, 0 where null
     texts   string or binary columns without nulls
+    Raises ValueError: a part is of another length or type, which machine code would not notice.
     """
 
     rows: int
@@ -30,3 +31,18 @@ class Message:
     nulls: Sequence[NDArray[np.bool_] | None]
     words: Sequence[NDArray[np.uint64]]
     texts: Sequence[pa.Array]
+
+    def __post_init__(self) -> None:
+        parts = [*(mask for mask in self.nulls if mask is not None), *self.words, *self.texts]
+        if any(len(part) != self.rows for part in parts) or self.scopes.shape not in (
+            (1, SCOPE_BYTES),
+            (self.rows, SCOPE_BYTES),
+        ):
+            raise ValueError(f"a part of the message has another length than {self.rows}")
+        if any(word.dtype.itemsize != 8 for word in self.words):
+            raise ValueError("numbers of a message have 8 bytes")
+        if any(text.type not in _TEXTS or text.null_count for text in self.texts):
+            raise ValueError("texts of a message are strings or binary, without nulls")
+
+
+_TEXTS: Final = (pa.string(), pa.binary())

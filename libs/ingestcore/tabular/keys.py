@@ -165,7 +165,7 @@ def _scopes(
 
 def _by_owner(made: Mapping[Owner, bytes], owners: Sequence[tuple[Owner, int]]) -> NDArray[np.uint8]:
     scopes = np.frombuffer(b"".join(made[owner] for owner, _ in owners), np.uint8).reshape(-1, SCOPE_BYTES)
-    return scopes if len(made) == 1 else np.repeat(scopes, [count for _, count in owners], axis=0)
+    return scopes[:1] if len(made) == 1 else np.repeat(scopes, [count for _, count in owners], axis=0)
 
 
 def _scope(*parts: str) -> bytes:

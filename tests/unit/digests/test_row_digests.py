@@ -74,6 +74,27 @@ def test_no_rows_and_no_columns(digests: RowDigests) -> None:
     assert as_bytes(digests(Message(2, scopes(SCOPE), [None], [], [empty]))) == expected(of_text(b""), of_text(b""))
 
 
+TEXT = pa.array(["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("nulls", "words", "texts"),
+    [
+        ([np.zeros(1, np.bool_)], [], []),
+        ([], [np.zeros(3, np.uint64)], []),
+        ([], [np.zeros(2, np.uint32)], []),
+        ([], [], [TEXT.slice(1)]),
+        ([], [], [TEXT.cast(pa.large_string())]),
+        ([], [], [TEXT.dictionary_encode()]),
+        ([], [], [pa.array(["a", None])]),
+    ],
+    ids=["short mask", "long numbers", "small numbers", "short text", "wide text", "coded text", "null text"],
+)
+def test_parts_that_do_not_fit_together_never_reach_machine_code(nulls: list, words: list, texts: list) -> None:
+    with pytest.raises(ValueError, match="message"):
+        Message(2, scopes(SCOPE), nulls, words, texts)
+
+
 @pytest.mark.parametrize(
     ("compiler", "told"),
     [("/nowhere/cc", "No such file"), (f"{sys.executable} -c 'raise SystemExit(\"no\")'", "no")],
