@@ -3,6 +3,7 @@ for it runs before anything is installed."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -16,6 +17,10 @@ BUILT: Final = SOURCE.with_name("librow_digests.so")
 _FLAGS: Final = ("-O3", "-std=gnu11", "-fPIC", "-shared")
 
 
+def source_digest() -> str:
+    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+
+
 def build(to: Path = BUILT) -> str | None:
     """Compile the library. -> why it could not be built; None: it is at `to`."""
     compiler = (
@@ -23,10 +28,14 @@ def build(to: Path = BUILT) -> str | None:
     )
     if not compiler:
         return "no C compiler was found (cc, gcc, clang, or CC)"
+    named = [f'-DSOURCE_DIGEST="{source_digest()}"']
     beside = to.with_name(f"{to.name}.{os.getpid()}")  # a process that has the old one mapped keeps it
     try:
         done = subprocess.run(
-            [*compiler, *_FLAGS, "-o", str(beside), str(SOURCE)], capture_output=True, text=True, check=False
+            [*compiler, *_FLAGS, f'-DSOURCE_DIGEST="{source_digest()}"', "-o", str(beside), str(SOURCE)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             return f"{shlex.join(compiler)}: {done.stderr.strip()[-500:]}"

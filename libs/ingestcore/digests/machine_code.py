@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ingestcore.digests.building import source_digest
 from ingestcore.digests.message import DIGEST_BYTES, Message
 
 
@@ -17,8 +18,12 @@ class MachineCode:
     """SHA-256, cut to 16 bytes, of one message a row. Lets other threads run meanwhile."""
 
     def __init__(self, library: Path) -> None:
-        """Raises OSError: no library is there, or this processor can't run it."""
+        """Raises OSError: no library is there, or this processor can't run it, or it was built from another source."""
         loaded = ctypes.CDLL(str(library))
+        told = getattr(loaded, "ingest_row_digests_source", lambda: None)
+        told.restype = ctypes.c_char_p
+        if told() != source_digest().encode():
+            raise OSError(f"{library} was built from another source: install the project again")
         if not loaded.ingest_row_digests_usable():
             raise OSError("this processor has no SHA instructions")
         self._call: Any = loaded.ingest_row_digests

@@ -112,3 +112,13 @@ def test_something_else_in_its_place_is_no_library(tmp_path: Path) -> None:
     (tmp_path / "library.so").write_text("no library")
     with pytest.raises(OSError, match="library"):
         MachineCode(tmp_path / "library.so")
+
+
+def test_a_library_of_another_source_is_not_called(
+    machine_code: MachineCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("ingestcore.digests.building.source_digest", lambda: "of another source")
+        assert build(tmp_path / "library.so") is None
+    with pytest.raises(OSError, match="another source"):
+        MachineCode(tmp_path / "library.so")
