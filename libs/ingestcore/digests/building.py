@@ -32,7 +32,7 @@ def build(to: Path = BUILT) -> str | None:
     beside = to.with_name(f"{to.name}.{os.getpid()}")  # a process that has the old one mapped keeps it
     try:
         done = subprocess.run(
-            [*compiler, *_FLAGS, f'-DSOURCE_DIGEST="{source_digest()}"', "-o", str(beside), str(SOURCE)],
+            [*compiler, *_FLAGS, *named, "-o", str(beside), str(SOURCE)],
             capture_output=True,
             text=True,
             check=False,

@@ -20,9 +20,10 @@ class MachineCode:
     def __init__(self, library: Path) -> None:
         """Raises OSError: no library is there, or this processor can't run it, or it was built from another source."""
         loaded = ctypes.CDLL(str(library))
-        told = getattr(loaded, "ingest_row_digests_source", lambda: None)
-        told.restype = ctypes.c_char_p
-        if told() != source_digest().encode():
+        told: Any = getattr(loaded, "ingest_row_digests_source", None)
+        if told is not None:
+            told.restype = ctypes.c_char_p
+        if told is None or told() != source_digest().encode():
             raise OSError(f"{library} was built from another source: install the project again")
         if not loaded.ingest_row_digests_usable():
             raise OSError("this processor has no SHA instructions")
