@@ -53,5 +53,5 @@ bench-gateway: $(READY)  ## What the webhook gateway costs: events per CPU secon
 load-sample-data: $(READY)  ## Put the synthetic CSV of the benchmark into S3: make load-sample-data URI=s3://bucket/raw/sample.csv GIB=20
 	@$(BIN)/python -m connectors.bench.sample_data $(URI) --gib $(GIB)
 
-demo: $(READY)  ## The main job on embedded servers: 200 MB of CSV from S3 through Kafka to deduplicated Parquet
+demo: $(READY)  ## On embedded servers: 200 MB of CSV from S3 to deduplicated Parquet, then webhooks to Postgres
 	@$(BIN)/ingest demo

@@ -91,7 +91,7 @@ def test_the_command_line_signs_and_posts(world: GatewayWorld, tmp_path: Path) -
             command, env=world.service.environ, capture_output=True, text=True, timeout=60, check=False
         )
 
-    done = send("shop", str(file), "--id", "cli-1")
+    done = send("shop", str(file), "--id", "cli-1", "--no-follow")
     assert (done.returncode, json.loads(done.stdout)) == (0, {"event_id": "cli-1", "duplicate": False}), done.stderr
     unknown = send("shp", str(file))
     assert unknown.returncode == 2 and "shop" in unknown.stderr

@@ -15,6 +15,7 @@ import yaml
 from ingestcore.datasets import checks, http_block, s3csv_block
 from ingestcore.datasets.explain import build
 from ingestcore.datasets.names import NAME_RULE, as_name, is_name, snake
+from ingestcore.datasets.postgres_sink import EMBEDDED_DSN
 from ingestcore.datasets.problems import ConfigError, Finding, KeyPath, Level, Problem, nearest
 from ingestcore.datasets.secrets import SecretMissing, has_reference, is_secret_name, redact, resolve
 from ingestcore.datasets.service_settings import ServiceSettings, read_settings
@@ -23,6 +24,10 @@ from ingestcore.datasets.yaml_tree import Tree, parse
 
 DEFAULT_PROVENANCE: Mapping[str, str] = {"purpose": "default", "ingestedBy": "ingest-platform"}
 
+_NO_POSTGRES = (
+    "environment variable POSTGRES_URL is not set: `ingest up` then starts a Postgres of its own; a sink that is run "
+    "by itself needs it"
+)
 _SECTIONS: Mapping[str, type[Spec]] = {"sources": SourceSpec, "datasets": DatasetSpec, "sinks": SinkSpec}
 
 
@@ -286,7 +291,7 @@ def _unresolved(at: KeyPath, value: Any, environ: Mapping[str, str]) -> Iterable
         try:
             resolve(value, environ)
         except SecretMissing as error:
-            yield Finding(at, str(error), "", Level.WARNING)
+            yield Finding(at, _NO_POSTGRES if value == EMBEDDED_DSN else str(error), "", Level.WARNING)
 
 
 def _line_of(error: yaml.YAMLError) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import AliasChoices, Field, field_validator
 
@@ -12,10 +12,14 @@ _IDENTIFIER_BYTES = 63
 """Postgres cuts longer names off without a word."""
 
 
+EMBEDDED_DSN: Final = "${POSTGRES_URL}"
+"""Where this is not set, `ingest up` starts a Postgres."""
+
+
 class PostgresSink(Spec):
     """Tables of a Postgres database."""
 
-    dsn: str = "${POSTGRES_URL}"
+    dsn: str = EMBEDDED_DSN
     """`postgresql://user:password@host:5432/database`; write a reference, see Secrets"""
 
     schema_: str = Field(

@@ -29,6 +29,7 @@ def find_typed(reads: Reads, at: Subject) -> None:
             at.story.typed.append(Where("typed", input.at.partition, input.at.offset, index))
             at.key, at.partition = batch.column(KEY)[index].as_py(), input.at.partition
             at.story.key = at.key.hex()
+            at.learn_entity(batch, index)
             _recorded(at, batch.column(HASH)[index].as_py())
     if not at.story.typed and not at.bad and not at.blank:
         reads.say_gone(at.story, "typed", spots, "no typed message on record holds the row")
@@ -48,14 +49,14 @@ def find_published(reads: Reads, at: Subject) -> None:
         for input in reads.all_of("normalized", at.partition):
             batch = read(input.value)
             for index in rows_of_key(batch, at.key):
-                _take_same_key(at, input, batch, index)
+                take_same_key(at, input, batch, index)
     if at.published is None and at.story.first is None and at.partition is not None:
         start = reads.bounds["normalized", at.partition].start
         if start:
             at.story.note(f"normalized[{at.partition}] begins at {start}: retention has removed what was before")
 
 
-def _take_same_key(at: Subject, input: Input, batch: pa.RecordBatch, index: int) -> None:
+def take_same_key(at: Subject, input: Input, batch: pa.RecordBatch, index: int) -> None:
     facts, number = object_of(batch, index)
     if (facts["id"], number) == (at.trail.id, at.number):
         _publish(at, input, batch, index)
@@ -68,6 +69,8 @@ def _publish(at: Subject, input: Input, batch: pa.RecordBatch, index: int) -> No
     where = Where("normalized", input.at.partition, input.at.offset, index)
     at.story.normalized.append(where)
     at.published = (where, input.timestamp_ms)
+    at.story.moments["published"] = input.timestamp_ms
+    at.learn_entity(batch, index)
     _recorded(at, batch.column(PROVENANCE)[index].as_py()["contentHash"])
 
 
@@ -111,7 +114,7 @@ def find_files(reads: Reads, at: Subject) -> None:
             topic_id = reads.topics["normalized"].topic_id
             found = files.of_record(table, at.story.tenant, topic_id, where, time_ms, at.story.uri, at.number)
             if not found:
-                at.story.note(f"not in the lake of sink {files.sink} yet: {_progress(reads, files.sink, where)}")
+                at.story.note(f"not in the lake of sink {files.sink} yet: {progress(reads, files.sink, where)}")
         else:
             found, whole = files.anywhere(table, at.story.tenant, at.story.uri, at.number)
             _say_unseen(at, table, whole)
@@ -144,7 +147,7 @@ def _say_unseen(at: Subject, table: str, whole: bool) -> None:
         at.story.note(f"the first {MOST_FILES} files of {table} were looked at, there are more")
 
 
-def _progress(reads: Reads, sink: str, where: Where) -> str:
+def progress(reads: Reads, sink: str, where: Where) -> str:
     group, name = reads.platform.group(sink), reads.topics["normalized"].name
     done = admin.committed(admin.open_admin(reads.platform), group).get((name, where.partition))
     if done is not None and done > where.offset:

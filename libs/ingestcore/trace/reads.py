@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+import pyarrow as pa
+
+from ingestcore.datasets.postgres_sink import PostgresSink
 from ingestcore.datasets.registry import Registry
 from ingestcore.datasets.spec import DatasetSpec, S3Access
 from ingestcore.kafka import admin
-from ingestcore.kafka.looking import pick
+from ingestcore.kafka.looking import first_after, pick
 from ingestcore.kafka.sweep import Bounds, bounds, sweep
 from ingestcore.ledger.facts import Inputs
 from ingestcore.messages.blocks import Block
@@ -32,6 +36,7 @@ class Subject:
     columns    of its object's header; key, partition: of its typed row
     blank, bad  as the parser judges its bytes
     published  its normalized record, and the broker's time of it
+    entity     values of its primary key, by column
     """
 
     trail: Trail
@@ -45,6 +50,12 @@ class Subject:
     blank: bool = False
     bad: bool = False
     published: tuple[Where, int] | None = None
+    entity: dict[str, Any] = field(default_factory=dict)
+
+    def learn_entity(self, batch: pa.RecordBatch, index: int) -> None:
+        """Take it from a typed or normalized message that holds the row."""
+        names = self.spec.primary_key if self.spec else ()
+        self.entity = {name: batch.column(name)[index].as_py() for name in names if name in batch.schema.names}
 
 
 class Reads:
@@ -59,7 +70,7 @@ class Reads:
 
     @cached_property
     def bounds(self) -> dict[tuple[str, int], Bounds]:
-        return bounds(self.platform, "blocks", "typed", "normalized", "dlq")
+        return bounds(self.platform, "events", "blocks", "typed", "normalized", "dlq")
 
     def spots(
         self, inputs: Inputs | None, topic: str, partition: int | None = None, by: str | None = None
@@ -84,6 +95,13 @@ class Reads:
         within = {at: b for at, b in self.bounds.items() if at[0] == topic and partition in (None, at[1])}
         return sweep(self.platform, within, any_format=True)
 
+    def since(self, topic: str, time_ms: int, partition: int | None = None) -> Iterator[Input]:
+        """The records that are not older than this, by the broker's time. Raises Retriable."""
+        within = {at: b for at, b in self.bounds.items() if at[0] == topic and partition in (None, at[1])}
+        begin = first_after(self.platform, within, time_ms)
+        later = {at: Bounds(max(b.start, begin[at]), b.end) for at, b in within.items()}
+        return sweep(self.platform, later, any_format=True)
+
     def say_gone(self, story: Story, topic: str, spots: Sequence[Spot], otherwise: str) -> None:
         """Note that retention took what was looked for; if it did not, note `otherwise`."""
         gone = sum(offset < self.bounds[topic, partition].start for partition, offset in spots)
@@ -102,3 +120,9 @@ class Reads:
             ):
                 place = self.specs.sink(name).lake
                 yield SinkFiles(self.open_store(place), name, place.uri)
+
+    def databases(self, table: str) -> Iterator[tuple[str, PostgresSink]]:
+        """-> the sinks that keep rows of a dataset in Postgres. Raises SecretMissing, Unusable."""
+        for name, spec in self.specs.sinks().items():
+            if spec.postgres and (spec.datasets is None or table in spec.datasets):
+                yield name, self.specs.sink(name).database

@@ -66,6 +66,33 @@ class InLake:
 
 
 @dataclass(frozen=True, slots=True)
+class InTable:
+    """A row of a database table. key: the columns that find it; newer: it holds a later row of the same entity."""
+
+    sink: str
+    table: str
+    key: Mapping[str, Any]
+    newer: bool = False
+
+    def __str__(self) -> str:
+        named = ", ".join(f"{name} = {value}" for name, value in self.key.items())
+        later = "; a newer row of its entity stands there" if self.newer else ""
+        return f"{self.table} where {named} (sink {self.sink}){later}"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The event a row was made of, as it was accepted. partition, offset: in `events`."""
+
+    id: str
+    type: str
+    received: str
+    client: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class First:
     """The row that was published under the key of this one."""
 
@@ -81,6 +108,8 @@ class Story:
     dataset  `name@version`; etag: of the object's version it was read from
     s3       what became of that version: `there`, or a sentence
     block    partition, offset and number of its block
+    event    of rows of events, which have neither object nor block: `uri` is a day of a source, `row` an offset
+    moments  broker's time of the steps, milliseconds since 1970, as far as they are known: accepted, parsed, published
     """
 
     uri: str
@@ -102,6 +131,9 @@ class Story:
     first: First | None = None
     letters: list[dict[str, Any]] = field(default_factory=list)
     lake: list[InLake] = field(default_factory=list)
+    tables: list[InTable] = field(default_factory=list)
+    event: Accepted | None = None
+    moments: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -122,9 +154,16 @@ class Story:
     def lines(self) -> Iterator[tuple[str, str]]:
         """-> (title, text) in the order of a row's way."""
         yield "row", f"{self.row} of {self.uri}"
+        if self.event:
+            yield (
+                "event",
+                f"{self.event.id} of type {self.event.type}, from {self.event.client or 'nobody knows where'}",
+            )
+            yield "accepted", f"{self.event.received}, events[{self.event.partition}]@{self.event.offset}"
         yield "object", _joined(id=self.object_id, dataset=self.dataset, source=self.source, tenant=self.tenant)
         if self.raw:
-            yield "bytes", f"{self.raw.first}-{self.raw.last} of the object, from {self.raw.found_in}"
+            of = "event" if self.event else "object"
+            yield "bytes", f"{self.raw.first}-{self.raw.last} of the {of}, from {self.raw.found_in}"
             yield "text", repr(_shown(self.raw.data))
         if self.s3:
             yield "in S3", self.s3 + (f", ETag {self.etag}" if self.etag else "")
@@ -147,6 +186,8 @@ class Story:
             yield "dead letter", f"{letter['reason']} by {letter['stage']}: {letter['message']} (id {letter['id']})"
         for held in self.lake:
             yield "in the lake", f"{held.file}, row group {held.row_group} (sink {held.sink})"
+        for row in self.tables:
+            yield "in Postgres", str(row)
         for text in self.notes:
             yield "note", text
 

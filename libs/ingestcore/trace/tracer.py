@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from ingestcore.datasets.registry import NotSeenYet
-from ingestcore.messages.rows import read
+from ingestcore.messages.rows import HASH, read
 from ingestcore.stage import Fate as RowFate
 from ingestcore.stage import Input
-from ingestcore.trace import back, forward
+from ingestcore.trace import back, events, forward
 from ingestcore.trace.places import object_of
 from ingestcore.trace.reads import Reads, Subject
 from ingestcore.trace.story import Fate, Story
+from ingestcore.trace.tables import find_tables
 from ingestcore.trace.trail import Trail
 
 Fitting = Callable[[Input, pa.RecordBatch], Sequence[int]]
@@ -42,8 +44,23 @@ def trace(reads: Reads, trail: Trail, row: int) -> Story:
     forward.find_published(reads, at)
     forward.find_letters(reads, at)
     forward.find_files(reads, at)
+    find_tables(reads, at)
     at.story.fate, at.story.why = conclude(at)
     return at.story
+
+
+def trace_event(reads: Reads, input: Input) -> Story:
+    """-> all that can be found out about an event, by its record in `events`. Raises Retriable; ValueError: it is no
+    event."""
+    return events.of_event(reads, input, conclude)
+
+
+def trace_row_of_event(reads: Reads, meant: Meant) -> Story:
+    """-> the same, by its row. Raises Retriable."""
+    input = events.record_of(reads, meant.object_id, meant.row, meant.content_hash)
+    if input is not None:
+        return trace_event(reads, input)
+    return events.of_row(reads, meant.object_id, meant.uri, meant.row, meant.content_hash, conclude)
 
 
 def conclude(at: Subject) -> tuple[Fate, str]:
@@ -82,13 +99,26 @@ def _by_ledger(at: Subject) -> tuple[Fate, str]:
     return Fate.IN_PROGRESS, "the normalizer has not taken it yet"
 
 
-def search(reads: Reads, fitting: Fitting) -> Iterator[tuple[str, str, int]]:
-    """-> (object id, URI, row) of the rows of `typed` that are meant, each once. Raises Retriable."""
-    seen: set[tuple[str, int]] = set()
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """A row that was searched for. object_id, content_hash: "": not known."""
+
+    object_id: str
+    uri: str
+    row: int
+    content_hash: str = ""
+
+
+def search(reads: Reads, fitting: Fitting) -> Iterator[Meant]:
+    """-> the rows of `typed` that are meant, each once. Raises Retriable."""
+    seen: set[Meant] = set()
     for input in reads.all_of("typed"):
         batch = read(input.value)
         for place in fitting(input, batch):
             facts, row = object_of(batch, place)
-            if (facts["id"], row) not in seen:
-                seen.add((facts["id"], row))
-                yield facts["id"], facts["uri"], row
+            # Rows of an object are told apart by their number, rows of events by what they say, too.
+            content_hash = batch.column(HASH)[place].as_py() if events.is_of_event(facts["uri"]) else ""
+            meant = Meant(facts["id"], facts["uri"], row, content_hash)
+            if meant not in seen:
+                seen.add(meant)
+                yield meant

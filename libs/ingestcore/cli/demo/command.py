@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -13,7 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ingestcore.cli.demo.names import DATASET, KEY, LAKE_URI, SOURCE_BUCKET
+from ingestcore.cli.console import AsJson, print_json
+from ingestcore.cli.demo.names import DATASET, EVENTS, KEY, LAKE_URI, SCHEMA, SOURCE_BUCKET, WAREHOUSE, WEBHOOK
 from ingestcore.cli.errors import EXIT_CONFIGURATION, EXIT_FAILED, OperatorError
 from ingestcore.cli.fleet import control
 from ingestcore.cli.fleet.up import up
@@ -29,6 +31,7 @@ TIMEOUT_SECONDS = 900.0
 IDLE_SECONDS = 60.0
 _MARK = "demo.txt"
 """Says that a folder is a demo's, and may be made anew."""
+_SECRET = "webhook.secret"
 
 
 def demo(
@@ -37,41 +40,53 @@ def demo(
         ".ingest/demo"
     ),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the fleet running, to look around.")] = False,
-    seed: Annotated[int, typer.Option(help="Another seed makes other rows.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed makes other rows and events.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
-    """Generate a CSV with repeats and broken rows, send it through real Kafka and S3, compare what comes out.
+    """Generate a CSV with repeats and broken rows, send it through real Kafka and S3, compare what comes out. Then post
+    a burst of signed events, with retries and bad ones, and compare what stands in Postgres.
 
-    Exit code 1 when the Parquet rows, the dead letters or the ledger differ from what the generator knows.
+    Exit code 1 when rows, dead letters or the ledger differ from what the generators know.
 
     Examples:
 
       ingest demo
 
       ingest demo --megabytes 1000 --keep
+
+      ingest demo --megabytes 10 --json
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=as_json)
     started = time.monotonic()
     layout = _fresh(folder)
     _say(console, 1, f"Generating {megabytes:g} MB of orders, some repeated, some broken")
     truth, expected = _generate(console, layout.folder, megabytes, seed)
-    _say(console, 2, "Starting Kafka, S3 and Redis here, then one process per service")
+    _say(console, 2, "Starting Kafka, S3, Redis and Postgres here, then one process per service")
     config = _configure(layout.folder)
     up([config], detach=True, replicas=None, compose=None, rekey=False, folder=folder)
     try:
-        right = _run(console, folder, truth, expected)
+        rows = _rows(console, folder, truth, expected)
+        events = _events(console, folder, seed)
+        _look_further(console, folder)
     finally:
         if keep:
             console.print(f"\nThe fleet is still running: `ingest down --dir {folder}` stops it.")
         else:
-            control.down(folder)
-    took = f"The whole demo took {time.monotonic() - started:.0f} s."
-    if not right:
+            control.bring_down(layout)
+    seconds, right = time.monotonic() - started, rows["right"] and events["right"]
+    took = f"The whole demo took {seconds:.0f} s."
+    if right:
+        console.print(f"\n[bold green]Nothing lost, nothing doubled.[/] {took}")
+    else:
         console.print(f"\n[bold red]Something differs.[/] {took} Look into {folder}/logs.", soft_wrap=True)
+    if as_json:
+        print_json({"right": right, "seconds": round(seconds, 1), "csv": rows, "webhooks": events})
+    if not right:
         raise typer.Exit(EXIT_FAILED)
-    console.print(f"\n[bold green]Nothing lost, nothing doubled.[/] {took}")
 
 
-def _run(console: Console, folder: Path, truth: Truth, expected: Path) -> bool:
+def _rows(console: Console, folder: Path, truth: Truth, expected: Path) -> dict[str, Any]:
+    """Files to Parquet. -> figures; `right`: is everything as it must be?"""
     from ingestcore.cli.demo.progress import Bars
     from ingestcore.cli.demo.report import report
 
@@ -91,8 +106,22 @@ def _run(console: Console, folder: Path, truth: Truth, expected: Path) -> bool:
     _say(console, 5, "The answer, read from S3 by DuckDB, beside what the generator knows")
     right = report(console, environment(folder), truth, expected)
     right = _judge(console, found) and right
-    _look_further(console, folder)
-    return right
+    counts = {"rows": truth.rows, "distinct": truth.fresh, "repeats": truth.duplicates, "broken": len(truth.bad)}
+    return {"bytes": truth.nbytes, **counts, "seconds": round(bars.seconds, 1), "right": right}
+
+
+def _events(console: Console, folder: Path, seed: int) -> dict[str, Any]:
+    """Webhooks to Postgres. -> the same way."""
+    from ingestcore.cli.demo import webhooks
+    from ingestcore.cli.demo.events import burst
+
+    posted = burst(seed)
+    _say(console, 6, "Posting signed events, with retries and bad ones, to the webhook gateway")
+    secret = (folder / _SECRET).read_text().strip()
+    reach = {**environment(folder), **os.environ}
+    answers, arrivals = webhooks.send(console, posted, webhooks.url(folder), secret, reach["POSTGRES_URL"])
+    _say(console, 7, "The rows in Postgres, beside what was accepted")
+    return webhooks.compare(console, platform(folder), posted, answers, arrivals)
 
 
 def _fresh(folder: Path) -> Layout:
@@ -133,20 +162,29 @@ def _generate(console: Console, folder: Path, megabytes: float, seed: int) -> tu
 
 def _configure(folder: Path) -> Path:
     """-> the configuration as an operator would write it."""
+    from ingestcore.cli.demo import events, producers
     from ingestcore.testing.generate import Rows
 
-    path = folder / "ingest.yaml"
+    path, secret = folder / "ingest.yaml", folder / _SECRET
+    producers.new_secret(secret)
     config = {
         "sources": {
             "demo": {
                 "s3": {"bucket": SOURCE_BUCKET, "prefix": "raw/", "poll_interval": "1s"},
                 "provenance": {"purpose": "demo", "ingestedBy": "ingest demo"},
                 "route": {"orders*.csv": DATASET},
-            }
+            },
+            WEBHOOK: {
+                "http": {"auth": {"scheme": "standard-webhooks", "secrets": [f"${{file:{secret.absolute()}}}"]}},
+                "provenance": {"purpose": "demo", "ingestedBy": "ingest demo"},
+                "dataset": EVENTS,
+            },
         },
-        "datasets": {DATASET: Rows().shape.spec},
+        "datasets": {DATASET: Rows().shape.spec, EVENTS: events.SPEC},
+        "services": {"webhook-gateway": {"port": 0}},
         "sinks": {
-            "lake": {"parquet": {"uri": LAKE_URI, "max_age": "3s"}},
+            "lake": {"parquet": {"uri": LAKE_URI, "max_age": "3s"}, "datasets": [DATASET]},
+            WAREHOUSE: {"postgres": {"schema": SCHEMA}, "datasets": [EVENTS]},
             "dlq": {"from": "dlq", "parquet": {"uri": LAKE_URI, "max_age": "2s"}},
         },
     }
@@ -155,8 +193,6 @@ def _configure(folder: Path) -> Path:
 
 
 def _upload(folder: Path, path: Path) -> None:
-    import os
-
     from ingestcore.stores.s3 import open_store
 
     reach = {**environment(folder), **os.environ}
@@ -184,6 +220,7 @@ To look further:
     ingest status --dir {folder}     every process, its memory, how far its group is behind
     ingest ledger --dir {folder}     the account of every object
     ingest topics --dir {folder}     what lies between the services
+    {folder}/stack/bin/psql -c 'SELECT * FROM {SCHEMA}.{EVENTS} LIMIT 5'
     {folder}/ingest.yaml   the configuration; `ingest apply` changes it while all runs
     {folder}/logs          one log per process""",
         markup=False,

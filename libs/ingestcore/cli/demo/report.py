@@ -71,7 +71,7 @@ def _compare(
         console.print(f"    {query.format(repr(lake.files(LAKE_URI, DATASET)))}", soft_wrap=True, markup=False)
     table = Table("DuckDB", "in the lake", "expected", "", box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for name, got, wanted in checks:
-        table.add_row(name, got, wanted, _verdict(got == wanted))
+        table.add_row(name, got, wanted, verdict(got == wanted))
     console.print(table)
     return all(got == wanted for _, got, wanted in checks)
 
@@ -86,12 +86,12 @@ def _letters(console: Console, letters: duckdb.DuckDBPyRelation, truth: Truth) -
     for reason, column, count in letters.query("t", query).fetchall():
         table.add_row(reason, column or "(whole row)", f"{count:,}", "")
     table.add_section()
-    table.add_row("row numbers and bytes", "", f"{found.total():,} of {wanted.total():,}", _verdict(right))
+    table.add_row("row numbers and bytes", "", f"{found.total():,} of {wanted.total():,}", verdict(right))
     console.print(table)
     return right
 
 
-def _verdict(right: bool) -> str:
+def verdict(right: bool) -> str:
     return "[green]equal[/]" if right else "[bold red]DIFFERENT[/]"
 
 

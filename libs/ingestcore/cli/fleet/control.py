@@ -70,9 +70,13 @@ def down(folder: Folder = DEFAULT_FOLDER) -> None:
       ingest down
     """
     layout = Layout.of(folder)
+    out().print("stopped" if bring_down(layout) else escape(f"nothing runs in {layout.folder}"))
+
+
+def bring_down(layout: Layout) -> bool:
+    """Stop a fleet. -> did one run? Raises OperatorError: it is still stopping."""
     if not is_supervised(layout):
-        out().print(escape(f"nothing runs in {layout.folder}"))
-        return
+        return False
     try:
         ask(layout, {"do": "down"})
     except NotRunning:
@@ -83,7 +87,7 @@ def down(folder: Folder = DEFAULT_FOLDER) -> None:
         if time.monotonic() > deadline:
             raise OperatorError(f"still stopping after {DOWN_TIMEOUT_SECONDS:g} s; see {layout.supervisor_log}")
         time.sleep(_POLL_SECONDS)
-    out().print("stopped")
+    return True
 
 
 def _name(row: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`ingest trace`: one row, back to its bytes in S3 and forward to the lake."""
+"""`ingest trace`: one row, back to its bytes or its event, and forward to lake and tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ingestcore.stage import Input
     from ingestcore.trace.reads import Reads
     from ingestcore.trace.story import Story
-    from ingestcore.trace.trail import Trail
+    from ingestcore.trace.tracer import Meant
 
 _KEY: Final = re.compile(r"[0-9a-fA-F]{32}")
 _MOST_ROWS: Final = 10
@@ -35,7 +35,10 @@ _MOST_ROWS: Final = 10
 def trace(
     what: Annotated[
         str | None,
-        typer.Argument(metavar="[OBJECT|KEY]", help="Address, file name or id of an object; or a row's _key in hex."),
+        typer.Argument(
+            metavar="[OBJECT|KEY|EVENT]",
+            help="Address, file name or id of an object; or a row's _key in hex; or the id of an event.",
+        ),
     ] = None,
     row: Annotated[
         int | None, typer.Argument(metavar="[ROW]", help="Number of the row in the object, from 1: its _row.", min=1)
@@ -51,10 +54,12 @@ def trace(
     folder: Folder = DEFAULT_FOLDER,
     as_json: AsJson = False,
 ) -> None:
-    """Follow a row: back to its bytes in S3, verified, and forward to what became of it and the files that hold it.
+    """Follow a row: back to its bytes in S3, verified, or to the event it was made of; and forward to what became of it
+    and the files and tables that hold it.
 
-    A row is named by its object and number (`_provenance.sourceUri` and `_row` in the lake), by its key, or by values
-    of its columns. What retention has removed is said; what is left is used: ledger, topics, the lake's files.
+    A row is named by its object and number (`_provenance.sourceUri` and `_row` in the lake), by its key (in Postgres
+    `encode(_key, 'hex')`), or by values of its columns; a row of an event also by the event's id. What retention has
+    removed is said; what is left is used: ledger, topics, the lake's files, Postgres.
 
     Examples:
 
@@ -64,6 +69,8 @@ def trace(
 
       ingest trace 0b1c2d3e4f50617283940a1b2c3d4e5f
 
+      ingest trace msg_2f6a1c
+
       ingest trace --dataset zipcodes --key zip_code=00501
     """
     from ingestcore.kafka import config_topic
@@ -72,16 +79,21 @@ def trace(
     asked = (what is not None and row is not None, what is not None and row is None, bool(key))
     if sum(asked) != 1 or bool(key) != bool(dataset):
         raise OperatorError(
-            "name one row: OBJECT ROW, or KEY, or --dataset NAME --key column=value; see `ingest trace --help`",
+            "name one row: OBJECT ROW, KEY, EVENT, or --dataset NAME --key column=value; see `ingest trace --help`",
             EXIT_CONFIGURATION,
         )
-    if what is not None and row is None and not _KEY.fullmatch(what):
-        raise OperatorError(f"{what!r} is no key (32 hex digits); of an object say the row, too", EXIT_CONFIGURATION)
     target = platform(folder)
     specs = config_topic.read(target, {**environment(folder), **os.environ})
     reads = Reads(target, specs, partial(open_s3, folder))
     if what is not None and row is not None:
         stories = [_of_object(reads, what, row)]
+    elif what is not None and (events := _of_event(reads, what, limit)):
+        stories = events
+    elif what is not None and not _KEY.fullmatch(what):
+        raise OperatorError(
+            f"{what!r} is no key (32 hex digits) and no id of an event in topic events; of an object say the row, too",
+            EXIT_CONFIGURATION,
+        )
     else:
         stories = _of_rows(reads, *_search(reads, what or "", dataset, key, limit))
     if as_json:
@@ -115,26 +127,36 @@ def _of_object(reads: Reads, pattern: str, row: int) -> Story:
     return story
 
 
-def _of_rows(reads: Reads, found: Sequence[tuple[str, str, int]], more: bool) -> list[Story]:
-    from ingestcore.trace.tracer import trace
+def _of_rows(reads: Reads, found: Sequence[Meant], more: bool) -> list[Story]:
+    from ingestcore.trace.events import is_of_event
+    from ingestcore.trace.tracer import trace, trace_row_of_event
     from ingestcore.trace.trail import Trail, choose, read_trails
 
-    uris = {uri for _, uri, _ in found}
-    trails = read_trails(reads.platform, lambda _, uri: uri in uris).found if found else ()
+    uris = {meant.uri for meant in found if not is_of_event(meant.uri)}
+    trails = read_trails(reads.platform, lambda _, uri: uri in uris).found if uris else ()
     if more:
         err().print(f"more rows are meant: the first {len(found)} are traced, --limit takes more")
 
-    def trail_of(object_id: str, uri: str) -> Trail:
-        mine = [trail for trail in trails if trail.uri == uri and object_id in ("", trail.id)]
-        return choose(mine, object_id or uri)[0] or Trail(object_id, uri)
+    def story_of(meant: Meant) -> Story:
+        if is_of_event(meant.uri):
+            return trace_row_of_event(reads, meant)
+        mine = [trail for trail in trails if trail.uri == meant.uri and meant.object_id in ("", trail.id)]
+        trail = choose(mine, meant.object_id or meant.uri)[0] or Trail(meant.object_id, meant.uri)
+        return trace(reads, trail, meant.row)
 
-    return [trace(reads, trail_of(object_id, uri), row) for object_id, uri, row in found]
+    return [story_of(meant) for meant in found]
 
 
-def _search(
-    reads: Reads, key: str, dataset: str, values: Iterable[str] | None, limit: int
-) -> tuple[list[tuple[str, str, int]], bool]:
-    """-> (object id, URI, row) of the rows that are meant, and whether there are more. Raises OperatorError: none."""
+def _of_event(reads: Reads, id: str, limit: int) -> list[Story]:
+    """-> its deliveries, as far as they are in `events`; none: no event has this id."""
+    from ingestcore.trace.events import named
+    from ingestcore.trace.tracer import trace_event
+
+    return [trace_event(reads, input) for input in islice(named(reads, id), limit)]
+
+
+def _search(reads: Reads, key: str, dataset: str, values: Iterable[str] | None, limit: int) -> tuple[list[Meant], bool]:
+    """-> the rows that are meant, and whether there are more. Raises OperatorError: none."""
     from ingestcore.cli.looking.tap_filters import Filters, pairs
     from ingestcore.trace.tracer import search
 
@@ -160,8 +182,10 @@ def _search(
     return found[:limit], len(found) > limit
 
 
-def _in_lake(reads: Reads, dataset: str, filters: Filters) -> Iterable[tuple[str, str, int]]:
+def _in_lake(reads: Reads, dataset: str, filters: Filters) -> Iterable[Meant]:
     """-> rows of a dataset's files with these values; which version of the object they are from is not known."""
+    from ingestcore.trace.tracer import Meant
+
     table = dataset.partition("@")[0]
 
     def fitting(batch: pa.RecordBatch) -> list[int]:
@@ -171,7 +195,7 @@ def _in_lake(reads: Reads, dataset: str, filters: Filters) -> Iterable[tuple[str
     for files in reads.sinks("normalized", table):
         names = [name.partition(".")[0] for name, _ in filters.where]
         for uri, row in files.having(table, names, fitting):
-            yield "", uri, row
+            yield Meant("", uri, row)
 
 
 def _known(story: Story) -> bool:
