@@ -79,7 +79,7 @@ def run(options: Options, screen: Screen) -> None:
     """
     services = discover()
     config = load(options.files, {name: service.settings for name, service in services.items()})
-    _check_references(config)
+    check_references(config)
     layout = Layout.of(options.folder)
     layout.make()
     with _signals_interrupt(), fleet_lock(layout), _servers(layout, config, screen) as (stack, reachable):
@@ -112,7 +112,7 @@ def _served(supervisor: Supervisor, platform: Platform, port: int, screen: Scree
         server.server_close()
 
 
-def _check_references(config: Config) -> None:
+def check_references(config: Config) -> None:
     """The services run here, with this environment. Raises SecretMissing."""
     for section, specs in (("sources", config.sources), ("sinks", config.sinks)):
         for name, spec in specs.items():

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import psycopg
-from psycopg import sql
-
 from ingestcore.datasets.postgres_sink import PostgresSink
 from ingestcore.messages.rows import KEY
 from ingestcore.stage import OperatorNeeded
@@ -38,8 +35,8 @@ def _look(reads: Reads, at: Subject, sink: str, spec: PostgresSink, dataset: str
     name = spec.table or dataset
     try:
         found = _key_of(spec, name, where)
-    except psycopg.Error as error:
-        at.story.note(f"Postgres of sink {sink} was not asked: {' '.join(str(error).split())}")
+    except _NotAsked as error:
+        at.story.note(f"Postgres of sink {sink} was not asked: {error}")
         return
     if found is None and at.published is not None:
         at.story.note(f"not in Postgres of sink {sink}: {progress(reads, sink, at.published[0])}")
@@ -48,16 +45,27 @@ def _look(reads: Reads, at: Subject, sink: str, spec: PostgresSink, dataset: str
         at.story.tables.append(InTable(sink, f"{spec.schema_}.{name}", shown, newer=found != at.key))
 
 
+class _NotAsked(Exception):
+    """The message says why."""
+
+
 def _key_of(spec: PostgresSink, table: str, where: dict[str, Any]) -> bytes | None:
-    """-> `_key` of the row that stands there; None: there is none, or no table yet. Raises psycopg.Error."""
+    """-> `_key` of the row that stands there; None: there is none, or no table yet. Raises _NotAsked."""
+    try:
+        import psycopg
+        from psycopg import sql
+    except ImportError:
+        raise _NotAsked("its client is not installed here, see the extra postgres-sink") from None
     query = sql.SQL("SELECT {} FROM {} WHERE {}").format(
         sql.Identifier(KEY),
         sql.Identifier(spec.schema_, table),
         sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in where),
     )
-    with psycopg.connect(spec.dsn, connect_timeout=int(spec.connect_timeout), autocommit=True) as connection:
-        try:
+    try:
+        with psycopg.connect(spec.dsn, connect_timeout=int(spec.connect_timeout), autocommit=True) as connection:
             row = connection.execute(query, list(where.values())).fetchone()
-        except psycopg.errors.UndefinedTable:
-            return None
+    except psycopg.errors.UndefinedTable:
+        return None
+    except psycopg.Error as error:
+        raise _NotAsked(" ".join(str(error).split())) from error
     return bytes(row[0]) if row else None
