@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ingestcore.datasets.registry import RESOLVED_SECONDS, NotSeenYet, Registry
+from ingestcore.datasets.secrets import Unusable
 from ingestcore.stage import OperatorNeeded
 
 SOURCE = b'{"s3": {"bucket": "lake", "secret_access_key": "${S3_SECRET}"}}'
@@ -50,7 +51,7 @@ def test_a_secret_written_anew_is_noticed(tmp_path: Path) -> None:
 def test_what_is_wrong_with_a_resolved_spec_is_said_without_its_values() -> None:
     registry = Registry({"BUCKET": "x/hush-hush"})
     registry.feed("sink/lake", b'{"parquet": {"uri": "s3://${BUCKET}/"}}')
-    with pytest.raises(ValueError, match="uri") as caught:
+    with pytest.raises(Unusable, match=r"parquet.uri: .*\$\{BUCKET\} gives here") as caught:
         registry.sink("lake")
     assert "hush-hush" not in str(caught.value)
 
