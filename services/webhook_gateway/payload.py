@@ -25,7 +25,7 @@ def read_object(text: bytes, max_depth: int) -> dict[str, Any]:
     if deeper(text, value, max_depth):
         raise Problem(Kind.TOO_DEEP, f"more than {max_depth} levels")
     try:
-        refuse_repeated_names(text)
+        refuse_repeated_names(text, value)
     except Unfit as error:
         raise Problem(Kind.DUPLICATE_KEYS, str(error)) from None
     return value

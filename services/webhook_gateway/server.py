@@ -25,6 +25,7 @@ from ingestcore.stores.token_bucket import SharedBuckets
 from services.webhook_gateway.app import application
 from services.webhook_gateway.endpoint import PATH, Endpoint
 from services.webhook_gateway.intake import Intake
+from services.webhook_gateway.once import Once
 from services.webhook_gateway.protocol import limited
 from services.webhook_gateway.settings import GatewaySettings
 from services.webhook_gateway.sources import Sources
@@ -94,7 +95,8 @@ class Gateway:
             interval_seconds=settings.batch_interval,
         )
         claims = Claims(redis, settings.ack_seconds + _LEASE_MARGIN_SECONDS)
-        intake = self._intake = Intake(self._sources, settings, metrics, deliveries, claims, SharedBuckets(redis))
+        once = Once(settings, metrics, deliveries, claims)
+        intake = self._intake = Intake(self._sources, settings, metrics, once, SharedBuckets(redis))
         endpoint = Endpoint(intake, settings, metrics, lambda name: self._sources.find(name) is not None)
         config = uvicorn.Config(
             application(endpoint, bare=not settings.through_fastapi),

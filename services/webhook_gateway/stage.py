@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ingestcore.datasets.http_source import Scheme
 from services.webhook_gateway.cloud_events import Attributes
@@ -22,16 +21,21 @@ _PLAIN_KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
 _TYPE: Final = re.compile(r"[\x21-\x7e]{1,200}")
 DEFAULT_TYPE: Final = "webhook"
 
-_UNSIGNED_IDS: Final = {Scheme.GITHUB: b"x-github-delivery", Scheme.SHOPIFY: b"x-shopify-webhook-id"}
-_SIGNED_FIELDS: Final = {Scheme.STRIPE: "id", Scheme.SLACK: "event_id"}
+_ID_HEADERS: Final = {
+    Scheme.STANDARD_WEBHOOKS: b"webhook-id",
+    Scheme.GITHUB: b"x-github-delivery",
+    Scheme.SHOPIFY: b"x-shopify-webhook-id",
+}
+_ID_FIELDS: Final = {Scheme.STRIPE: "id", Scheme.SLACK: "event_id"}
+_UNSIGNED: Final = (Scheme.GITHUB, Scheme.SHOPIFY)
+"""Schemes whose id stands beside what is signed."""
 _TYPE_HEADERS: Final = {
     Scheme.GITHUB: (b"x-github-event", "com.github."),
     Scheme.SHOPIFY: (b"x-shopify-topic", "com.shopify."),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """claims       what is claimed for the event, the deciding one first; each names it within its source
     identity     equal for deliveries of the same event: what the normalizer goes by
     event_id     what the producer is told
@@ -55,52 +59,45 @@ def idempotency_key(headers: Mapping[bytes, bytes]) -> str:
     return _printable(text, "Idempotency-Key")
 
 
-def scheme_id(scheme: Scheme, headers: Mapping[bytes, bytes], event: Mapping[str, Any]) -> tuple[str, bool]:
-    """-> the id that a scheme gives an event, and whether it is signed; "": none. Raises Problem."""
-    if scheme is Scheme.STANDARD_WEBHOOKS:
-        return _printable(headers[b"webhook-id"], "webhook-id"), True
-    name = _UNSIGNED_IDS.get(scheme)
-    if name is not None:
-        given = headers.get(name)
-        return ("", False) if given is None else (_printable(given, name.decode()), False)
-    value = event.get(_SIGNED_FIELDS.get(scheme, ""))
-    if isinstance(value, str) and _PLAIN_KEY.fullmatch(value):
-        return value, True
-    return "", False
+class Names:
+    """Names the events of one post. Raises Problem: an id is unusable."""
 
+    def __init__(self, tenant: str, source: str, scheme: Scheme, headers: Mapping[bytes, bytes]) -> None:
+        self._place, self._scheme, self._signs = f"{tenant}\n{source}\n", scheme, scheme.signs
+        self._key = idempotency_key(headers)
+        header = _ID_HEADERS.get(scheme)
+        given = headers.get(header) if header else None
+        self._own = "" if header is None or given is None else _printable(given, header.decode())
+        self._own_is_signed = scheme not in _UNSIGNED
 
-def identify(
-    tenant: str,
-    source: str,
-    scheme: Scheme,
-    headers: Mapping[bytes, bytes],
-    event: Mapping[str, Any],
-    body: bytes,
-    cloud: Attributes | None,
-    item: int = 0,
-) -> Identity:
-    """Whose event it is.
+    def of(self, event: Mapping[str, Any], body: bytes, cloud: Attributes | None = None, item: int = 0) -> Identity:
+        """event, body  decoded and as bytes; of a batch: the item's
+        item         number in its batch, from 1; 0: it came alone
+        """
+        digest = hashlib.sha256(body).hexdigest()
+        by_body, of_batch = f"sha256:{digest}", f":{item}" if item else ""
+        own = self._own or self._field(event)
+        by_id = f"id:{own}{of_batch}" if own else ""
+        by_cloud = f"ce:{cloud.source} {cloud.id}" if cloud else ""
+        chosen = (f"key:{self._key}{of_batch}" if self._key else "") or by_id or by_cloud or by_body
+        guard = chosen
+        if self._signs:
+            guard = by_id if own and self._own_is_signed else by_body
+        first = _short(chosen)
+        claims = (first,) if chosen == guard else (first, _short(guard))
+        if cloud is not None:
+            name = cloud.id
+        elif own and chosen == by_id:
+            name = own + of_batch
+        else:
+            name = hashlib.sha256(f"{self._place}{chosen}".encode()).hexdigest()[:32]
+        return Identity(claims, claims[-1], name, digest[:32])
 
-    event, body  decoded and as bytes; of a batch: the item's
-    item         number in its batch, from 1; 0: it came alone
-    Raises Problem: an id is unusable.
-    """
-    digest = hashlib.sha256(body).hexdigest()
-    by_body, of_batch = f"sha256:{digest}", f":{item}" if item else ""
-    key = idempotency_key(headers)
-    own, signed = scheme_id(scheme, headers, event)
-    by_id = f"id:{own}{of_batch}" if own else ""
-    by_cloud = f"ce:{cloud.source} {cloud.id}" if cloud else ""
-    chosen = (f"key:{key}{of_batch}" if key else "") or by_id or by_cloud or by_body
-    guard = (by_id if signed else by_body) if scheme.signs else chosen
-    claims = (_short(chosen),) if chosen == guard else (_short(chosen), _short(guard))
-    if cloud is not None:
-        name = cloud.id
-    elif own and chosen == by_id:
-        name = own + of_batch
-    else:
-        name = hashlib.sha256(f"{tenant}\n{source}\n{chosen}".encode()).hexdigest()[:32]
-    return Identity(claims, _short(guard), name, digest[:32])
+    def _field(self, event: Mapping[str, Any]) -> str:
+        """-> the id that the scheme gives an event within its body; "": none."""
+        name = _ID_FIELDS.get(self._scheme)
+        value = event.get(name) if name else None
+        return value if isinstance(value, str) and _PLAIN_KEY.fullmatch(value) else ""
 
 
 def type_of(scheme: Scheme, headers: Mapping[bytes, bytes], event: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ request to the broker.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable
+import contextlib
+from collections.abc import Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -22,25 +22,48 @@ from ingestcore.settings import Platform
 from ingestcore.stage import Retriable
 from ingestcore.topics import topic_name
 
-_POLL_SECONDS: Final = 0.5
 _PROBE_SECONDS: Final = 1.0
+_BUSY_SECONDS: Final = 0.001
+"""How often the client is asked for answers while some are awaited. On the loop's own thread: with another one the two
+would wait for each other's turn at the interpreter more than they work."""
+_IDLE_SECONDS: Final = 0.1
+"""The same while none are: for what brokers say by themselves."""
+_LINGER_MS: Final = 1
+"""librdkafka's own wait: what is flushed together leaves together. Gathering is ours."""
 
-Headers = dict[str, str | bytes | None]
+Failure = Exception | None
+"""NotDelivered or KafkaRefused; None: delivered."""
 
 
 class NotDelivered(Retriable):
     """Kafka has not confirmed the record in time. It may be there all the same: the same identity must come again."""
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
     value: bytes
     key: bytes
-    headers: Headers
-    told: asyncio.Future[None]
+    headers: dict[str, str | bytes | None]
+
+
+class _Parcel:
+    """Records that were handed over together, and what became of each so far."""
+
+    __slots__ = ("failures", "left", "told")
+
+    def __init__(self, count: int, told: asyncio.Future[Sequence[Failure]]) -> None:
+        self.failures: list[Failure] = [None] * count
+        self.left = count
+        self.told = told
+
+    def ended(self, place: int, failure: Failure) -> None:
+        self.failures[place] = failure
+        self.left -= 1
+        if not self.left and not self.told.done():
+            self.told.set_result(self.failures)
 
 
 class Deliveries:
-    """To one topic. All methods belong to the running loop's thread."""
+    """To one topic. Everything happens on the running loop's thread."""
 
     def __init__(
         self, platform: Platform, topic: str, *, seconds: float, buffer_size: int, interval_seconds: float
@@ -51,89 +74,90 @@ class Deliveries:
             **options.producer(platform),
             "delivery.timeout.ms": int(seconds * 1000),
             "request.timeout.ms": int(seconds * 1000),
-            # Gathering is ours.
-            "linger.ms": 0,
+            "linger.ms": _LINGER_MS,
         } | platform.producer_options
         self._buffer_size, self._interval = buffer_size, interval_seconds
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[_Record] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: list[tuple[Record, _Parcel, int]] = []
+        self._flushing: asyncio.TimerHandle | None = None
         self._on_its_way = 0
-        self._answers: list[tuple[Writer, asyncio.Future[None], KafkaError | None]] = []
-        self._woken = False
-        self._lock = threading.Lock()
+        self._quiet = asyncio.Event()
+        """As of the last look nothing is on its way."""
+        self._fatal = False
         self.trouble = ""
         """Why records are not delivered; "": they are, as far as is known."""
-        self._open()
-
-    def _open(self) -> None:
         self._writer = Writer(self._wanted)
-        self._closing = threading.Event()
-        threading.Thread(target=self._poll, args=(self._writer, self._closing), name="deliveries", daemon=True).start()
+        self._given_up: list[Writer] = []
+        """Producers that take no more records and have not told of all they hold."""
+        self._listening = self._loop.call_later(_IDLE_SECONDS, self._listen)
 
-    def send(self, value: bytes, key: bytes, headers: Headers) -> asyncio.Future[None]:
-        """-> ends when all in-sync replicas have the record. It raises NotDelivered, KafkaRefused."""
-        told = self._loop.create_future()
-        self._waiting.append(_Record(value, key, headers, told))
+    def send(self, records: Sequence[Record]) -> asyncio.Future[Sequence[Failure]]:
+        """-> ends when all in-sync replicas have the records, or refuse them: what became of each, in order."""
+        told: asyncio.Future[Sequence[Failure]] = self._loop.create_future()
+        parcel = _Parcel(len(records), told)
+        self._waiting += [(record, parcel, place) for place, record in enumerate(records)]
         if len(self._waiting) >= self._buffer_size:
             self._flush()
-        elif self._timer is None:
-            if self._on_its_way:
-                self._timer = self._loop.call_later(self._interval, self._flush)
-            else:
-                # After everything that is ready in this turn of the loop.
-                self._timer = self._loop.call_later(0, self._flush)
+        elif self._flushing is None:
+            # While idle: after everything that is ready in this turn of the loop.
+            self._flushing = self._loop.call_later(self._interval if self._on_its_way else 0, self._flush)
         return told
 
     def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        records, self._waiting = self._waiting, []
-        for value, key, headers, told in records:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        waiting, self._waiting = self._waiting, []
+        if waiting and not self._on_its_way:
+            self._quiet.clear()
+            self._listen_again(_BUSY_SECONDS)
+        for record, parcel, place in waiting:
             try:
                 self._writer.produce(
                     self._topic,
-                    value,
-                    key=key,
-                    headers=headers,
-                    on_delivery=partial(self._delivered, self._writer, told),
+                    record.value,
+                    key=record.key,
+                    headers=record.headers,
+                    on_delivery=partial(self._delivered, self._writer, parcel, place),
                 )
                 self._on_its_way += 1
             except (KafkaException, BufferError) as error:
-                told.set_exception(NotDelivered(f"the buffer to Kafka is full: {error}"))
-                told.exception()
+                parcel.ended(place, NotDelivered(f"the buffer to Kafka is full: {error}"))
 
-    def _delivered(self, writer: Writer, told: asyncio.Future[None], error: KafkaError | None, message: object) -> None:
-        """On the polling thread: one wake-up of the loop for all that were confirmed together."""
-        with self._lock:
-            self._answers.append((writer, told, error))
-            if self._woken:
-                return
-            self._woken = True
-        self._loop.call_soon_threadsafe(self._tell)
+    def _listen(self) -> None:
+        self._take_answers()
+        self._listen_again(_BUSY_SECONDS if self._on_its_way else _IDLE_SECONDS)
 
-    def _tell(self) -> None:
-        with self._lock:
-            answers, self._answers, self._woken = self._answers, [], False
-        self._on_its_way -= len(answers)
-        fatal = False
-        for writer, told, error in answers:
-            if error is None:
-                self.trouble = ""
-                if not told.done():
-                    told.set_result(None)
-                continue
-            fatal |= error.fatal() and writer is self._writer
-            failure = self._failure(error)
-            self.trouble = str(failure)
-            if not told.done():
-                told.set_exception(failure)
-                told.exception()  # who asked may have gone
-        if fatal:
-            self._renew()
+    def _listen_again(self, seconds: float) -> None:
+        self._listening.cancel()
+        self._listening = self._loop.call_later(seconds, self._listen)
+
+    def _take_answers(self) -> None:
+        for writer in (self._writer, *self._given_up):
+            writer.poll(0)
+        self._given_up = [writer for writer in self._given_up if len(writer)]
+        if self._fatal:
+            # A producer with a fatal error takes no more records.
+            self._given_up.append(self._writer)
+            self._writer, self._fatal = Writer(self._wanted), False
         if self._waiting and not self._on_its_way:
             self._flush()
+        if not self._on_its_way:
+            self._quiet.set()
+
+    def _delivered(
+        self, writer: Writer, parcel: _Parcel, place: int, error: KafkaError | None, message: object
+    ) -> None:
+        """Called by `poll`."""
+        self._on_its_way -= 1
+        if error is None:
+            self.trouble = ""
+            parcel.ended(place, None)
+            return
+        self._fatal |= error.fatal() and writer is self._writer
+        failure = self._failure(error)
+        self.trouble = str(failure)
+        parcel.ended(place, failure)
 
     def _failure(self, error: KafkaError) -> Exception:
         found = self._writer.heard.refusal
@@ -142,11 +166,6 @@ class Deliveries:
         words = self._writer.heard.hint or error.str()
         failure = meaning(error, "the event could not be written")
         return NotDelivered(f"Kafka did not confirm the event: {words}") if isinstance(failure, Retriable) else failure
-
-    def _renew(self) -> None:
-        """A producer with a fatal error takes no more records, and tells of each that it holds."""
-        self._closing.set()
-        self._open()
 
     async def probe(self) -> None:
         """Ask whether Kafka answers, while there is trouble."""
@@ -162,20 +181,11 @@ class Deliveries:
     def seems_down(self) -> bool:
         return bool(self.trouble) or self._writer.heard.down
 
-    @property
-    def on_its_way(self) -> int:
-        return self._on_its_way + len(self._waiting)
-
     async def close(self, seconds: float) -> None:
         """Wait for what is on its way, at most so long."""
         self._flush()
-        await asyncio.to_thread(self._writer.flush, seconds)
-        self._closing.set()
-        self._tell()
-
-    @staticmethod
-    def _poll(writer: Writer, closing: threading.Event) -> None:
-        """Until it is given up and has told of all it was given."""
-        serve: Callable[[float], int] = writer.poll
-        while not closing.is_set() or len(writer):
-            serve(_POLL_SECONDS)
+        if self._on_its_way:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._quiet.wait()
+        self._listening.cancel()

@@ -59,6 +59,76 @@ def day_begins_ms(uri: str) -> int:
     return int(datetime.fromisoformat(uri.rpartition("/")[2]).replace(tzinfo=UTC).timestamp() * 1000)
 
 
+def request_headers(object: ObjectFacts, received: str, client: str = "", traceparent: str = "") -> dict[str, str]:
+    """-> headers that all events of one request have; of the arguments see Event. Raises ValueError."""
+    found = _CONTROL.search(client + traceparent)
+    if found:
+        raise ValueError(_held_back(found[0]))
+    headers = {
+        "ce_specversion": SPEC_VERSION,
+        "format": str(FORMAT),
+        "rows": "1",
+        "first_seen": received,
+        "sources": object.source,
+        "dataset": object.dataset,
+        "object": object.encode(),
+    }
+    if client:
+        headers["client"] = client
+    if traceparent:
+        headers["traceparent"] = traceparent
+    return headers
+
+
+def event_headers(
+    *,
+    id: str,
+    source: str,
+    type: str,
+    time: str = "",
+    content_type: str = JSON,
+    attributes: Mapping[str, str] | None = None,
+    entity: str = "",
+    idempotency: str = "",
+    item: int = 0,
+) -> dict[str, str]:
+    """-> headers that are an event's own; of the arguments see Event. Raises ValueError: a reader would refuse them."""
+    found = _CONTROL.search(f"{id}{source}{type}{time}{content_type}{entity}{idempotency}")
+    if found or not (id and source and type):
+        raise ValueError(_held_back(found[0]) if found else "an event needs `ce_id`, `ce_source` and `ce_type`")
+    headers = {"ce_id": id, "ce_source": source, "ce_type": type, "content-type": content_type}
+    if time:
+        headers["ce_time"] = time
+    if entity:
+        headers["entity"] = entity
+    if idempotency:
+        headers["idempotency"] = idempotency
+    if item:
+        headers["item"] = str(item)
+    for name, text in (attributes or {}).items():
+        problem = _attribute_problem(name, text)
+        if problem:
+            raise ValueError(problem)
+        headers[f"ce_{name}"] = text
+    return headers
+
+
+def record_key(id: str, entity: str = "") -> bytes:
+    """-> key of an event's record: events of one thing stay in order."""
+    return (entity or id).encode()
+
+
+def _held_back(found: str) -> str:
+    return f"a header of an event holds {found!r}: control characters and lone surrogates can't stand there"
+
+
+def _attribute_problem(name: str, text: str) -> str:
+    if not _ATTRIBUTE.fullmatch(name) or name in _NAMED:
+        return f"{name[:64]!r} is no name of a further CloudEvents attribute: lower-case letters and digits"
+    found = _CONTROL.search(text)
+    return _held_back(found[0]) if found else ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One event.
@@ -100,36 +170,24 @@ class Event:
 
     def key(self) -> bytes:
         """-> record key."""
-        return (self.entity or self.id).encode()
+        return record_key(self.id, self.entity)
 
     def headers(self) -> dict[str, str]:
         """Raises ValueError: what would be no event to a reader."""
         problem = self.problem()
         if problem:
             raise ValueError(problem)
-        named = {
-            "ce_specversion": SPEC_VERSION,
-            "ce_id": self.id,
-            "ce_source": self.source,
-            "ce_type": self.type,
-            "content-type": self.content_type,
-            "format": str(FORMAT),
-            "rows": "1",
-            "first_seen": self.received,
-            "sources": self.object.source,
-            "dataset": self.object.dataset,
-            "object": self.object.encode(),
-        }
-        optional = {
-            "ce_time": self.time,
-            "entity": self.entity,
-            "idempotency": self.idempotency,
-            "client": self.client,
-            "item": str(self.item) if self.item else "",
-            "traceparent": self.traceparent,
-        }
-        named |= {name: text for name, text in optional.items() if text}
-        return named | {f"ce_{name}": text for name, text in self.attributes.items()}
+        return request_headers(self.object, self.received, self.client, self.traceparent) | event_headers(
+            id=self.id,
+            source=self.source,
+            type=self.type,
+            time=self.time,
+            content_type=self.content_type,
+            attributes=self.attributes,
+            entity=self.entity,
+            idempotency=self.idempotency,
+            item=self.item,
+        )
 
     def problem(self) -> str:
         """-> why no event may be like this, in words for whoever wrote it; "": it may."""
@@ -141,13 +199,11 @@ class Event:
         if not _DAY.fullmatch(self.object.uri) or not _is_moment(f"{self.object.uri[-10:]}T00:00:00Z"):
             return f"object {self.object.uri!r} is no day of a source like {URI_SCHEME}shop/2026-01-02"
         texts = (self.id, self.source, self.type, self.time, self.content_type, self.entity, self.idempotency)
-        found = _CONTROL.search(" ".join((*texts, self.client, self.traceparent, *self.attributes.values())))
+        found = _CONTROL.search(" ".join((*texts, self.client, self.traceparent)))
         if found:
-            return f"a header of an event holds {found[0]!r}: control characters and lone surrogates can't stand there"
-        for name in self.attributes:
-            if not _ATTRIBUTE.fullmatch(name) or name in _NAMED:
-                return f"{name[:64]!r} is no name of a further CloudEvents attribute: lower-case letters and digits"
-        return ""
+            return _held_back(found[0])
+        problems = (_attribute_problem(name, text) for name, text in self.attributes.items())
+        return next(filter(None, problems), "")
 
     @classmethod
     def of(cls, value: bytes, headers: Mapping[str, str]) -> Event:

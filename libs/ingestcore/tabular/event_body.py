@@ -82,9 +82,7 @@ def read_object(data: bytes, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
         raise Unfit(Fault.NOT_AN_OBJECT, f"the body is {kind(value)}, not a JSON object: send one event as {{...}}")
     if deeper(data, value, max_depth):
         raise _too_deep(max_depth)
-    # What is dropped of a name that stands twice holds at least its own colon.
-    if _WRITTEN_OTHERWISE in data or data.count(b":") != orjson.dumps(value).count(b":"):
-        refuse_repeated_names(data)
+    refuse_repeated_names(data, value)
     if _NUL in data:
         _refuse_nul(value)
     return value
@@ -180,9 +178,19 @@ def _parts(value: Any) -> Any:
     return value.values() if type(value) is dict else value
 
 
-def refuse_repeated_names(data: bytes) -> None:
-    """Of bytes that orjson has read. Raises Unfit: a name stands twice in one object."""
-    json.loads(data, object_pairs_hook=_distinct, parse_int=_integer)
+def refuse_repeated_names(data: bytes, value: Any) -> None:
+    """value: what orjson has read from `data`. Raises Unfit: a name stands twice in one object."""
+    # What is dropped of a name that stands twice holds at least its own colon.
+    if _WRITTEN_OTHERWISE in data or data.count(b":") != _colons(value):
+        json.loads(data, object_pairs_hook=_distinct, parse_int=_integer)
+
+
+def _colons(value: Any) -> int:
+    """-> how many are in its JSON; -1: it is too deep to be written."""
+    try:
+        return orjson.dumps(value).count(b":")
+    except orjson.JSONEncodeError:
+        return -1
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,13 +11,10 @@ import pytest
 from confluent_kafka import KafkaError
 
 from ingestcore.kafka import deliveries
-from ingestcore.kafka.deliveries import Deliveries, NotDelivered
+from ingestcore.kafka.deliveries import Deliveries, Failure, NotDelivered, Record
 from ingestcore.settings import Platform
 
 Told = Callable[[KafkaError | None, object], None]
-
-
-POLL_SECONDS = 0.02
 
 
 class PlayedWriter:
@@ -28,22 +23,19 @@ class PlayedWriter:
     def __init__(self, wanted: object) -> None:
         self.heard = SimpleNamespace(refusal=None, hint="", down=False)
         self._records: list[Told] = []
-        self._due: queue.Queue[KafkaError | None] = queue.Queue()
+        self._due: list[KafkaError | None] = []
 
     def produce(self, topic: str, value: bytes, *, key: bytes, headers: Any, on_delivery: Told) -> None:
         self._records.append(on_delivery)
 
     def tell(self, error: KafkaError | None) -> None:
         """What became of the oldest record."""
-        self._due.put(error)
+        self._due.append(error)
 
     def poll(self, seconds: float) -> int:
-        try:
-            error = self._due.get(timeout=POLL_SECONDS)
-        except queue.Empty:
+        if not self._due:
             return 0
-        self._records[0](error, None)
-        del self._records[0]
+        self._records.pop(0)(self._due.pop(0), None)
         return 1
 
     def __len__(self) -> int:
@@ -51,6 +43,7 @@ class PlayedWriter:
 
 
 FATAL = KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "given up", fatal=True)
+REFUSED = KafkaError(KafkaError._MSG_TIMED_OUT, "no answer")
 
 
 @pytest.fixture
@@ -75,32 +68,47 @@ def run(scene: Callable[[Deliveries], Any]) -> None:
     asyncio.run(within())
 
 
+def send(made: Deliveries, *bodies: bytes) -> asyncio.Future[Sequence[Failure]]:
+    return made.send([Record(body, b"", {}) for body in bodies])
+
+
 def test_a_producer_given_up_still_tells_of_what_it_held(writers: list[PlayedWriter]) -> None:
     async def scene(made: Deliveries) -> None:
-        first, second = made.send(b"1", b"", {}), made.send(b"2", b"", {})
+        first, second = send(made, b"1"), send(made, b"2")
         writers[0].tell(FATAL)
-        with pytest.raises(NotDelivered):
-            await first
-        assert len(writers) == 2
-        await asyncio.sleep(5 * POLL_SECONDS)
+        (failure,) = await first
+        assert isinstance(failure, NotDelivered)
+        await until(lambda: len(writers) == 2)
+        assert not second.done()
         writers[0].tell(FATAL)
-        with pytest.raises(NotDelivered):
-            await second
-        assert made.on_its_way == 0
-        assert len(writers) == 2, "what an old producer tells says nothing of the new one"
-        third = made.send(b"3", b"", {})
+        (failure,) = await second
+        assert isinstance(failure, NotDelivered)
+        third = send(made, b"3")
         writers[1].tell(None)
-        await third
-        await close(made, writers)
+        assert await third == [None]
+        assert len(writers) == 2, "what an old producer tells says nothing of the new one"
+        await made.close(1)
 
     run(scene)
-    assert not [thread for thread in threading.enumerate() if thread.name == "deliveries"]
 
 
-async def close(made: Deliveries, writers: list[PlayedWriter]) -> None:
-    for writer in writers:
-        writer.flush = lambda seconds: 0  # type: ignore[attr-defined]
-    await made.close(1)
-    for thread in threading.enumerate():
-        if thread.name == "deliveries":
-            await asyncio.to_thread(thread.join, 5)
+def test_records_that_were_handed_over_together_are_told_of_together(writers: list[PlayedWriter]) -> None:
+    async def scene(made: Deliveries) -> None:
+        told = send(made, b"1", b"2", b"3")
+        writers[0].tell(None)
+        writers[0].tell(REFUSED)
+        await until(lambda: len(writers[0]) == 1)
+        assert not told.done()
+        writers[0].tell(None)
+        before, failure, after = await told
+        assert (before, after) == (None, None) and isinstance(failure, NotDelivered)
+        await made.close(1)
+
+    run(scene)
+
+
+async def until(what: Callable[[], bool]) -> None:
+    """Within the scene's deadline."""
+    await asyncio.sleep(0.01)
+    if not what():
+        await until(what)

@@ -9,14 +9,14 @@ import pytest
 from ingestcore.datasets.http_source import Scheme
 from services.webhook_gateway.cloud_events import Attributes
 from services.webhook_gateway.problems import Kind, Problem
-from services.webhook_gateway.stage import Identity, identify, type_of
+from services.webhook_gateway.stage import Identity, Names, type_of
 
 BODY = b'{"id": "evt_1", "event_id": "Ev1", "type": "paid"}'
 EVENT = {"id": "evt_1", "event_id": "Ev1", "type": "paid"}
 
 
 def of(scheme: Scheme, headers: dict[bytes, bytes] | None = None, body: bytes = BODY, **more: Any) -> Identity:
-    return identify("t", "s", scheme, headers or {}, EVENT, body, more.get("cloud"), more.get("item", 0))
+    return Names("t", "s", scheme, headers or {}).of(EVENT, body, more.get("cloud"), more.get("item", 0))
 
 
 KEY = {b"idempotency-key": b"k1"}
@@ -66,7 +66,7 @@ def test_a_signed_id_can_not_be_evaded_by_a_header() -> None:
 
 def test_the_same_event_has_the_same_id_in_every_process_and_another_source_another() -> None:
     assert of(Scheme.OPEN, KEY) == of(Scheme.OPEN, KEY)
-    other = identify("t", "s2", Scheme.OPEN, KEY, EVENT, BODY, None)
+    other = Names("t", "s2", Scheme.OPEN, KEY).of(EVENT, BODY)
     assert other.event_id != of(Scheme.OPEN, KEY).event_id
 
 
