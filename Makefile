@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 URI    ?= s3://lake/raw/sample.csv
 GIB    ?= 20
 
-.PHONY: help setup demo test test-long check docs bench bench-gateway load-sample-data lock clean
+.PHONY: help setup demo test test-long check docs bench bench-gateway loadtest load-sample-data lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -47,8 +47,16 @@ test-long: $(READY)  ## The long ones: 1 GB end to end under kills, freezes and 
 bench: $(READY)  ## What the whole chain costs: CPU of every process, MB/s, memory; JSON and a chart in bench-report/
 	@$(BIN)/python -m ingestcore.bench
 
-bench-gateway: $(READY)  ## What the webhook gateway costs: events per CPU second, latencies, as JSON
+bench-gateway: $(READY)  ## What the webhook gateway costs: events per CPU second, latencies, seconds to Postgres; JSON and a table
 	@$(BIN)/python -m ingestcore.bench.gateway
+
+K6 := $(or $(shell command -v k6),.tools/k6)
+.tools/k6:
+	@echo "==> k6 (needs Go)"
+	@GOBIN=$(CURDIR)/.tools go install go.k6.io/k6@v1.8.1
+
+loadtest: $(READY) $(K6)  ## k6: 1,000 signed events a second for a minute; fails where p95 is above 100 ms or a post is refused
+	@$(BIN)/python -m ingestcore.bench.loadtest loadtests/webhooks.js --k6 $(K6)
 
 load-sample-data: $(READY)  ## Put the synthetic CSV of the benchmark into S3: make load-sample-data URI=s3://bucket/raw/sample.csv GIB=20
 	@$(BIN)/python -m connectors.bench.sample_data $(URI) --gib $(GIB)

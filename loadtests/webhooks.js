@@ -1,5 +1,7 @@
 // 1,000 signed events a second for a minute; the run fails where p95 of the answer is above 100 ms or a post is refused.
 //
+// make loadtest runs it against a gateway of its own; against another one:
+//
 //   k6 run -e URL=http://127.0.0.1:3001/v1/webhooks/shop -e SECRET=whsec_... loadtests/webhooks.js
 import http from 'k6/http';
 import crypto from 'k6/crypto';

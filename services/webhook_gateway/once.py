@@ -171,8 +171,9 @@ class Once:
                 failed.append((flight, failure))
         if stored:
             # The answer does not wait for Redis; whoever posts the same meanwhile meets the flight, or its claim.
-            done = [(flight.arrival.claim, flight.arrival.event_id) for flight in stored]
-            remembered = self._claims.done(done, source.http.idempotency.ttl)
+            claims = [flight.arrival.claim for flight in stored]
+            event_ids = [flight.arrival.event_id for flight in stored]
+            remembered = self._claims.done(claims, event_ids, source.http.idempotency.ttl)
             remembered.add_done_callback(lambda _: self._forget(stored))
         if failed:
             with contextlib.suppress(RedisAway):

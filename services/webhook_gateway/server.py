@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -117,6 +118,9 @@ class Gateway:
         metrics.at_scrape(lambda: metrics.set("ingest_webhook_in_flight", float(intake.in_flight)))
         following = asyncio.create_task(self._follow(server, intake, deliveries, health, stop))
         log.info("listening", url=self._url)
+        # What was imported stays: the collector need not look at it again and again while requests come and go.
+        gc.collect()
+        gc.freeze()
         try:
             await server.serve(sockets=[listening])
         finally:

@@ -46,6 +46,8 @@ class Metrics(Collector):
         self._lock = threading.Lock()
         self._label_sets = label_sets
         self._owners: dict[Values, set[Values]] = {}
+        self._seen: dict[Values, Values] = {}
+        """Labels that were looked at before, as they came: most calls repeat a few."""
         self._single: dict[str, dict[Values, float]] = {m.name: {} for m in _here() if m.kind != "histogram"}
         self._histograms: dict[str, dict[Values, _Histogram]] = {m.name: {} for m in _here() if m.kind == "histogram"}
         self._at_scrape: list[Callable[[], None]] = []
@@ -81,12 +83,19 @@ class Metrics(Collector):
         self._at_scrape.append(hook)
 
     def _values(self, name: str, labels: Mapping[str, str]) -> Values:
+        asked = (name, *labels, *labels.values())
+        seen = self._seen.get(asked)
+        if seen is not None:
+            return seen
         metric = CATALOGUE[name]
         if len(labels) != len(metric.labels):
             raise KeyError(f"{name} has the labels {metric.labels}")
         values = tuple(labels[label] for label in metric.labels)
         owned = tuple(label for label in metric.labels if label in OWNER)
-        return self._limited(metric, owned, values) if owned else values
+        kept = self._limited(metric, owned, values) if owned else values
+        if kept == values:  # others are without number
+            self._seen[asked] = kept
+        return kept
 
     def _limited(self, metric: Metric, owned: Values, values: Values) -> Values:
         owner = tuple(value for label, value in zip(metric.labels, values, strict=True) if label in owned)

@@ -7,9 +7,10 @@ A value is `P <fingerprint> <owner>` while an event is on its way (it expires so
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ingestcore.stores.in_batches import InBatches
 from ingestcore.stores.quick_redis import QuickRedis
@@ -19,7 +20,7 @@ PREFIX: Final = "ingest_idempotency:"
 _AT_ONCE: Final = 1_000
 """Events of one call of a script: Redis does nothing else meanwhile."""
 
-# Arguments of all three: how many keys each event has, one digit each; then for each event a value and milliseconds.
+# Arguments of all three: how many keys each event has, one digit each; milliseconds; then for each event a value.
 _CLAIM: Final = """
 local counts, out, k = ARGV[1], {}, 1
 for i = 1, #counts do
@@ -29,7 +30,7 @@ for i = 1, #counts do
     if found then break end
   end
   if not found then
-    for j = k, last do redis.call('SET', KEYS[j], ARGV[2 * i], 'PX', ARGV[2 * i + 1]) end
+    for j = k, last do redis.call('SET', KEYS[j], ARGV[i + 2], 'PX', ARGV[2]) end
   end
   out[i], k = found or '', last + 1
 end
@@ -40,7 +41,7 @@ _DONE: Final = """
 local counts, k = ARGV[1], 1
 for i = 1, #counts do
   local last = k + counts:byte(i) - 49
-  for j = k, last do redis.call('SET', KEYS[j], ARGV[2 * i], 'PX', ARGV[2 * i + 1]) end
+  for j = k, last do redis.call('SET', KEYS[j], ARGV[i + 2], 'PX', ARGV[2]) end
   k = last + 1
 end
 """
@@ -50,7 +51,7 @@ local counts, k = ARGV[1], 1
 for i = 1, #counts do
   local last = k + counts:byte(i) - 49
   for j = k, last do
-    if redis.call('GET', KEYS[j]) == ARGV[2 * i] then redis.call('DEL', KEYS[j]) end
+    if redis.call('GET', KEYS[j]) == ARGV[i + 2] then redis.call('DEL', KEYS[j]) end
   end
   k = last + 1
 end
@@ -76,10 +77,13 @@ class Held:
         return self.event_id != ""
 
 
-class _Entry(NamedTuple):
-    keys: tuple[str, ...]
-    value: str
-    milliseconds: int
+class _Ask(NamedTuple):
+    """Events that came together. values: what each one's keys are set to, or must hold."""
+
+    script: str
+    claims: Sequence[Claim]
+    values: Sequence[str]
+    milliseconds: int = 0
 
 
 class Claims:
@@ -89,56 +93,50 @@ class Claims:
         """lease_seconds: how long a claim lasts that nobody finishes."""
         self._redis, self._lease_ms = redis, int(lease_seconds * 1000)
         # One lane each: while an answer is awaited many gather, and each question costs more than an event in it.
-        self._claims: InBatches[Sequence[_Entry], Sequence[bytes]] = InBatches(self._claim, lanes=1)
-        self._ends: InBatches[tuple[str, Sequence[_Entry]], None] = InBatches(self._end, lanes=1)
+        self._claims: InBatches[_Ask, Sequence[bytes]] = InBatches(self._run, lanes=1)
+        self._ends: InBatches[_Ask, Sequence[bytes]] = InBatches(self._run, lanes=1)
 
     async def claim(self, claims: Sequence[Claim], owner: str) -> Sequence[Held | None]:
         """-> of each, None: it is ours now; else who has one of its keys. owner: unique per call."""
-        mine = [f"P {fingerprint} {owner}" for _, fingerprint in claims]
-        entries = [_Entry(claim.keys, value, self._lease_ms) for claim, value in zip(claims, mine, strict=True)]
-        answers = await self._claims.ask(entries)
+        mine = [f"P {claim.fingerprint} {owner}" for claim in claims]
+        answers = await self._claims.ask(_Ask(_CLAIM, claims, mine, self._lease_ms))
         return [_held(found, value) if found else None for found, value in zip(answers, mine, strict=True)]
 
-    def done(self, claims: Sequence[tuple[Claim, str]], seconds: float) -> asyncio.Future[None]:
+    def done(self, claims: Sequence[Claim], event_ids: Sequence[str], seconds: float) -> asyncio.Future[Any]:
         """Kafka has them: remember each one's event id."""
-        milliseconds = int(seconds * 1000)
-        entries = [_Entry(keys, f"D {print_} {event_id}", milliseconds) for (keys, print_), event_id in claims]
-        return self._ends.ask((_DONE, entries))
+        told = [f"D {claim.fingerprint} {event_id}" for claim, event_id in zip(claims, event_ids, strict=True)]
+        return self._ends.ask(_Ask(_DONE, claims, told, int(seconds * 1000)))
 
-    def release(self, claims: Sequence[Claim], owner: str) -> asyncio.Future[None]:
+    def release(self, claims: Sequence[Claim], owner: str) -> asyncio.Future[Any]:
         """They were not stored: whoever posts them again is the first."""
-        entries = [_Entry(keys, f"P {fingerprint} {owner}", 0) for keys, fingerprint in claims]
-        return self._ends.ask((_RELEASE, entries))
+        return self._ends.ask(_Ask(_RELEASE, claims, [f"P {claim.fingerprint} {owner}" for claim in claims]))
 
     async def finish(self) -> None:
         await self._ends.finish()
 
-    async def _claim(self, asked: Sequence[Sequence[_Entry]]) -> Sequence[Sequence[bytes]]:
-        found = iter(await self._run(_CLAIM, [entry for entries in asked for entry in entries]))
-        return [[next(found) for _ in entries] for entries in asked]
-
-    async def _end(self, ends: Sequence[tuple[str, Sequence[_Entry]]]) -> Sequence[None]:
-        for script in (_DONE, _RELEASE):
-            await self._run(script, [entry for wanted, entries in ends if wanted is script for entry in entries])
-        return [None] * len(ends)
-
-    async def _run(self, script: str, entries: Sequence[_Entry]) -> list[bytes]:
-        answers: list[bytes] = []
-        for first in range(0, len(entries), _AT_ONCE):
-            answers += await self._run_once(script, entries[first : first + _AT_ONCE]) or []
+    async def _run(self, asked: Sequence[_Ask]) -> Sequence[Sequence[bytes]]:
+        """What is of one kind goes to Redis as one, in pieces of a bearable size."""
+        answers: list[Sequence[bytes]] = [()] * len(asked)
+        for kind in dict.fromkeys((ask.script, ask.milliseconds) for ask in asked):
+            places = [place for place, ask in enumerate(asked) if (ask.script, ask.milliseconds) == kind]
+            claims = [claim for place in places for claim in asked[place].claims]
+            values = [value for place in places for value in asked[place].values]
+            found: list[bytes] = []
+            for first in range(0, len(claims), _AT_ONCE):
+                end = first + _AT_ONCE
+                found += await self._call(*kind, claims[first:end], values[first:end])
+            if found:
+                told = iter(found)
+                for place in places:
+                    answers[place] = list(itertools.islice(told, len(asked[place].claims)))
         return answers
 
-    async def _run_once(self, script: str, entries: Iterable[_Entry]) -> list[bytes]:
-        keys: list[str] = []
-        counts: list[str] = []
-        arguments: list[str | int | float] = [""]
-        for own, value, milliseconds in entries:
-            keys += own
-            counts.append(str(len(own)))
-            arguments += (value, milliseconds)
-        arguments[0] = "".join(counts)
-        found: list[bytes] = await self._redis.run(script, keys, arguments)
-        return found
+    async def _call(
+        self, script: str, milliseconds: int, claims: Sequence[Claim], values: Sequence[str]
+    ) -> Sequence[bytes]:
+        keys = [key for claim in claims for key in claim.keys]
+        counts = "".join([str(len(claim.keys)) for claim in claims])
+        return await self._redis.run(script, keys, [counts, milliseconds, *values]) or ()
 
 
 def _held(found: bytes, mine: str) -> Held | None:

@@ -144,4 +144,5 @@ class GatewayWorld:
 def own_platform(folder: Path, **settings: Any) -> Platform:
     """-> settings with topics of their own."""
     prefix = f"gw{os.getpid()}x{time.time_ns() % 10**9}."
-    return Platform(topic_prefix=prefix, partitions=2, state_dir=folder / "state", **settings)
+    own = {"topic_prefix": prefix, "partitions": 2, "state_dir": folder / "state"}
+    return Platform.model_validate(own | settings)

@@ -1,0 +1,131 @@
+"""How long an event takes from its 202 to its row in Postgres, through a whole fleet at a steady rate."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from devstack import Stack
+from devstack.cache import cache_folder
+from devstack.ports import PortClaims
+from ingestcore.bench.http_load import Load
+from ingestcore.datasets.http_source import Auth
+from ingestcore.datasets.webhook_signing import proof
+from ingestcore.testing.fleet import LocalFleet
+from ingestcore.testing.gateway_world import STANDARD
+
+_NAME: Final = "benchrows"
+_GATEWAY: Final = "webhook-gateway"
+_WARM_UP: Final = 500
+_LOOK_SECONDS: Final = 0.05
+"""How often the table is looked at; a figure is too high by this at most."""
+_TIMEOUT_SECONDS: Final = 120.0
+_DATASET: Final[Mapping[str, Any]] = {
+    "primary_key": ["number"],
+    "revision": "revision",
+    "on_extra": "discard_value",
+    "fields": {
+        "number": {"from": "order.id", "type": "integer"},
+        "revision": {"from": "order.revision", "type": "integer"},
+        "total": {"from": "order.total", "type": "decimal(10,2)"},
+    },
+}
+
+
+async def accept_to_row(
+    folder: Path, stack: Stack, events: Sequence[bytes], rate: int, connections: int
+) -> dict[str, float]:
+    """events: bodies, `order.id` of each its place. Raises RuntimeError: not every row came."""
+    fleet = LocalFleet(folder, _NAME, stack.endpoints.environ(), stack.bin, stack.create_bucket)
+    with PortClaims(cache_folder()) as claims:
+        port = claims.choose((_GATEWAY,), {})[_GATEWAY]
+        fleet.set("INGEST_WEBHOOK_GATEWAY_PORT", str(port))
+        fleet.up(
+            {
+                "sources": {_NAME: {"http": {"auth": STANDARD}, "dataset": "orders"}},
+                "datasets": {"orders": dict(_DATASET)},
+                "sinks": {"warehouse": {"postgres": {}}},
+            }
+        )
+    try:
+        looking = _Looking(stack.endpoints.postgres, len(events))
+        accepted = [0.0] * len(events)
+        auth = Auth.model_validate(STANDARD)
+        requests = [_request(auth, body, number) for number, body in enumerate(events)]
+
+        def note(first: int) -> Any:
+            def noted(number: int) -> None:
+                accepted[first + number] = time.monotonic()
+
+            return noted
+
+        # The first events of a fleet meet an empty table, and services that have read nothing yet.
+        await Load(port, requests[:_WARM_UP], connections, rate, note(0)).run()
+        with looking:
+            await asyncio.to_thread(looking.until, _WARM_UP)
+            await Load(port, requests[_WARM_UP:], connections, rate, note(_WARM_UP)).run()
+            await asyncio.to_thread(looking.until, len(events))
+    finally:
+        fleet.down()
+    took = [looking.seen[n] - accepted[n] for n in range(_WARM_UP, len(events))]
+    cuts = statistics.quantiles(took, n=100)
+    return {
+        "events": len(took),
+        "per_second": rate,
+        "p50_ms": round(cuts[49] * 1000),
+        "p95_ms": round(cuts[94] * 1000),
+        "p99_ms": round(cuts[98] * 1000),
+    }
+
+
+class _Looking:
+    """Notes, in a thread of its own, when each number is first seen in the table."""
+
+    def __init__(self, url: str, count: int) -> None:
+        self._url, self._count = url, count
+        self.seen: dict[int, float] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def until(self, count: int) -> None:
+        """Raises RuntimeError: so many rows are not there in time."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while len(self.seen) < count:
+            if time.monotonic() > deadline or not self._thread.is_alive():
+                raise RuntimeError(f"{len(self.seen)} of {count} rows are in Postgres after {_TIMEOUT_SECONDS:g} s")
+            time.sleep(_LOOK_SECONDS)
+
+    def _look(self) -> None:
+        below = 0
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            while not self._ended.wait(_LOOK_SECONDS):
+                try:
+                    found = connection.execute("SELECT number FROM orders WHERE number >= %s", (below,)).fetchall()
+                except psycopg.errors.UndefinedTable:
+                    continue  # the sink makes it with the first rows
+                now = time.monotonic()
+                for (number,) in found:
+                    self.seen.setdefault(number, now)
+                while below in self.seen:
+                    below += 1
+
+
+def _request(auth: Auth, body: bytes, number: int) -> bytes:
+    lines = [f"POST /v1/webhooks/{_NAME} HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
+    signed = proof(auth, body, id=f"evt-{number}", now=time.time())
+    lines += [f"Content-Length: {len(body)}", *(f"{name}: {value}" for name, value in signed.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
