@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 _LENGTH: Final = b"content-length: "
 _HEAD_END: Final = b"\r\n\r\n"
@@ -83,8 +83,7 @@ class _Connection(asyncio.Protocol):
         self._load, self._got, self.number, self._due = load, b"", 0, 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def send(self, number: int, request: bytes, due: float) -> None:
         self.number, self._due = number, due
