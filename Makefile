@@ -41,6 +41,7 @@ test: check  ## All tests but the long ones, on real Kafka, S3 and Redis
 	@$(BIN)/pytest -n 3 --dist loadfile tests/integration tests/e2e tests/faults -m "not long"
 
 test-long: $(READY)  ## The long ones: 1 GB end to end under kills, freezes and resets; random faults; 10 million keys
+	@$(BIN)/pytest -n 2 --dist worksteal tests/unit -m hypothesis --hypothesis-profile thorough
 	@$(BIN)/pytest tests --ignore=tests/faults -m long
 	@$(BIN)/pytest tests/faults -m long
 

@@ -1,4 +1,5 @@
-"""Fixtures of the tests that need real servers. One stack per run; endpoints in the environment replace it."""
+"""What tests share: fixtures that need real servers (one stack per run; endpoints in the environment replace it), and
+how many examples properties are tried on."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ingestcore.settings import Platform
 
@@ -21,6 +23,12 @@ QUICK = {"INGEST_SESSION_TIMEOUT_MS": "3000", "INGEST_TRANSACTION_TIMEOUT_MS": "
 """A killed or frozen replica is missed within seconds."""
 
 _number = itertools.count()
+
+# How fast the machine is says nothing about a property.
+_UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("check", _UNTIMED, max_examples=50)
+settings.register_profile("thorough", _UNTIMED, max_examples=1_000)
+settings.load_profile("check")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 from devstack.endpoints import Endpoints
 from devstack.server import StackError
+from devstack.sole_owner import is_owned, replace, sole_owner
 
 RECORD_NAME = "stack.json"
 LOCK_NAME = "keeper.lock"
-LOCK_POLL_SECONDS = 0.1
 NOTICE_SECONDS = 3.0  # a keeper sees the death of its parent within half a second
 STOP_SECONDS = 40.0  # Kafka's grace is 10 s; the rest is for a loaded machine
 
@@ -54,46 +48,27 @@ def read_record(folder: Path) -> Record:
 
 def write_record(folder: Path, record: Record) -> None:
     """Replace `stack.json` in one step, readable by its owner only."""
-    handle, temporary = tempfile.mkstemp(prefix=".stack-", dir=folder)  # mode 0600
-    with os.fdopen(handle, "w") as file:
-        file.write(json.dumps(asdict(record), indent=2) + "\n")
-    Path(temporary).replace(folder / RECORD_NAME)
+    replace(folder / RECORD_NAME, json.dumps(asdict(record), indent=2) + "\n")
 
 
-@contextmanager
-def keeper_lock(folder: Path) -> Iterator[None]:
+def keeper_lock(folder: Path) -> AbstractContextManager[None]:
     """Be the only keeper of a folder; the system frees the lock at our death.
 
     Waits for a keeper that is stopping, and a moment for one that has yet to notice that it should.
     Raises StackError when another stack runs there.
     """
-    with (folder / LOCK_NAME).open("a") as lock:
-        begun = time.monotonic()
-        while not _locked(lock, fcntl.LOCK_EX):
-            record = read_record(folder)
-            patience = STOP_SECONDS if record.state == "stopping" else NOTICE_SECONDS
-            if time.monotonic() - begun > patience:
-                raise StackError(
-                    f"a stack is already {record.state} in {folder} (keeper process {record.keeper_pid}); "
-                    f"stop it with: python -m devstack down --dir {folder}"
-                )
-            time.sleep(LOCK_POLL_SECONDS)
-        yield
+
+    def refuse(waited_seconds: float) -> None:
+        record = read_record(folder)
+        if waited_seconds > (STOP_SECONDS if record.state == "stopping" else NOTICE_SECONDS):
+            raise StackError(
+                f"a stack is already {record.state} in {folder} (keeper process {record.keeper_pid}); "
+                f"stop it with: python -m devstack down --dir {folder}"
+            )
+
+    return sole_owner(folder / LOCK_NAME, refuse)
 
 
 def has_keeper(folder: Path) -> bool:
     """Whether a keeper lives for this folder."""
-    try:
-        with (folder / LOCK_NAME).open("r") as lock:
-            # Shared, so that two who look at the same time do not take each other for a keeper.
-            return not _locked(lock, fcntl.LOCK_SH)
-    except FileNotFoundError:
-        return False
-
-
-def _locked(lock: TextIO, kind: int) -> bool:
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    return is_owned(folder / LOCK_NAME)

@@ -20,14 +20,9 @@ from ingestcore.stage import OperatorNeeded, Source, check
 from ingestcore.testing.harness import Committed, drive
 from ingestcore.testing.installed import installed
 from ingestcore.testing.memory_store import MemoryStore
-from ingestcore.testing.stage_chain import PARTITIONS, Chain, CommittedTopics, registry, run_chain
+from ingestcore.testing.stage_chain import PARTITIONS, Chain, CommittedTopics, registry
 
 EXTRAS = Path(__file__).parents[2] / "examples" / "extending"
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    return run_chain(tmp_path_factory.mktemp("chain"))
 
 
 @pytest.fixture

@@ -26,16 +26,11 @@ from ingestcore.runtime.recording import (
 )
 from ingestcore.stage import Reject, Step
 from ingestcore.testing.message_schemas import TOPICS, problems, schema
-from ingestcore.testing.stage_chain import Chain, run_chain
+from ingestcore.testing.stage_chain import Chain
 from services.parquet_sink.checkpoint import Checkpoint as ClaimCheckpoint
 from services.parquet_sink.claim import Claim
 
 CHECKOUT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    return run_chain(tmp_path_factory.mktemp("chain"))
 
 
 NOW = "2026-01-02T03:04:05.678Z"

@@ -19,15 +19,9 @@ from ingestcore.messages import rows
 from ingestcore.stage import Emit, Input
 from ingestcore.testing.database_world import DatabaseWorld
 from ingestcore.testing.harness import Committed, drive
-from ingestcore.testing.stage_chain import SETTINGS, Inputs, World, registry, run_chain
+from ingestcore.testing.stage_chain import SETTINGS, Chain, World, registry
 
 ROUNDS = 6
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Inputs]:
-    """-> inputs of every stage, made by the stages before it without any fault."""
-    return run_chain(tmp_path_factory.mktemp("chain")).inputs
 
 
 def letters(run: Committed) -> collections.Counter[Any]:
@@ -57,10 +51,12 @@ def table(emits: list[Emit], topic: str, drop: tuple[str, ...] = ()) -> collecti
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
-def test_downloader(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> None:
-    make = World(tmp_path, seed).maker("chunk-downloader", chain["chunk-downloader"], **SETTINGS["chunk-downloader"])
-    calm = drive(make, chain["chunk-downloader"], seed, faults=False)
-    stormy = drive(make, chain["chunk-downloader"], seed)
+def test_downloader(chain: Chain, tmp_path: Path, seed: int) -> None:
+    make = World(tmp_path, seed).maker(
+        "chunk-downloader", chain.inputs["chunk-downloader"], **SETTINGS["chunk-downloader"]
+    )
+    calm = chain.committed["chunk-downloader"]
+    stormy = drive(make, chain.inputs["chunk-downloader"], seed)
 
     def blocks(run: Committed) -> collections.Counter[Any]:
         return collections.Counter(
@@ -74,51 +70,52 @@ def test_downloader(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> None
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
-def test_parser(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> None:
-    make = World(tmp_path, seed).maker("csv-parser", chain["csv-parser"], **SETTINGS["csv-parser"])
-    calm = drive(make, chain["csv-parser"], seed, faults=False)
-    stormy = drive(make, chain["csv-parser"], seed)
+def test_parser(chain: Chain, tmp_path: Path, seed: int) -> None:
+    make = World(tmp_path, seed).maker("csv-parser", chain.inputs["csv-parser"], **SETTINGS["csv-parser"])
+    calm = chain.committed["csv-parser"]
+    stormy = drive(make, chain.inputs["csv-parser"], seed)
     assert table(stormy.emits, "typed") == table(calm.emits, "typed")
     assert letters(stormy) == letters(calm)
     assert fates(stormy) == fates(calm)
-    assert sum(letters(calm).values()) > 200
+    assert sum(letters(calm).values()) > 150
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
-def test_event_parser(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> None:
-    make = World(tmp_path, seed).maker("event-parser", chain["event-parser"], **SETTINGS["event-parser"])
-    calm = drive(make, chain["event-parser"], seed, faults=False)
-    stormy = drive(make, chain["event-parser"], seed)
+def test_event_parser(chain: Chain, tmp_path: Path, seed: int) -> None:
+    make = World(tmp_path, seed).maker("event-parser", chain.inputs["event-parser"], **SETTINGS["event-parser"])
+    calm = chain.committed["event-parser"]
+    stormy = drive(make, chain.inputs["event-parser"], seed)
     assert table(stormy.emits, "typed") == table(calm.emits, "typed")
     assert letters(stormy) == letters(calm)
     assert fates(stormy) == fates(calm)
-    promised = sum(len(many) for many in chain["event-parser"].values())
+    promised = sum(len(many) for many in chain.inputs["event-parser"].values())
     assert sum(line.rows for line in stormy.tally) == promised == 900
     assert letters(calm).total() == sum(i.value.startswith(b'{"payment": {"id": 1') for i in all_of(chain)) > 30
 
 
-def all_of(chain: dict[str, Inputs]) -> list[Input]:
-    return [input for many in chain["event-parser"].values() for input in many]
+def all_of(chain: Chain) -> list[Input]:
+    return [input for many in chain.inputs["event-parser"].values() for input in many]
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
-def test_normalizer(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> None:
-    make = World(tmp_path, seed).maker("normalizer", chain["normalizer"], **SETTINGS["normalizer"])
-    calm = drive(make, chain["normalizer"], seed, faults=False)
-    stormy = drive(make, chain["normalizer"], seed, fault_rate=0.1)
+def test_normalizer(chain: Chain, tmp_path: Path, seed: int) -> None:
+    make = World(tmp_path, seed).maker("normalizer", chain.inputs["normalizer"], **SETTINGS["normalizer"])
+    calm = chain.committed["normalizer"]
+    stormy = drive(make, chain.inputs["normalizer"], seed, fault_rate=0.1)
     # Of rows with one key exactly one is published, which one is open: their place may differ.
     place = (rows.ROW, rows.OBJECT, rows.PROVENANCE)
-    assert table(stormy.emits, "normalized", place) == table(calm.emits, "normalized", place)
-    assert max(table(stormy.emits, "normalized", place).values()) == 1
+    published = table(stormy.emits, "normalized", place)
+    assert published == table(calm.emits, "normalized", place)
+    assert max(published.values()) == 1
     changelog = b"".join(bytes(e.value) for e in stormy.emits if e.topic == "dedupe-changelog")
     keys = [changelog[i : i + 16] for i in range(0, len(changelog), 16)]
-    assert len(keys) == len(set(keys)) == table(calm.emits, "normalized", place).total()
+    assert len(keys) == len(set(keys)) == published.total()
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
-def test_parquet_sink(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> None:
+def test_parquet_sink(chain: Chain, tmp_path: Path, seed: int) -> None:
     """Also reset to earliest and run again with other settings: the same files, byte for byte."""
-    inputs = chain["parquet-sink"]
+    inputs = chain.inputs["parquet-sink"]
     world = World(tmp_path, seed)
     stormy = drive(world.maker("parquet-sink", inputs, **SETTINGS["parquet-sink"]), inputs, seed, fault_rate=0.1)
     files = {e.key: e.etag for e in world.store.list("out", "x/")}
@@ -145,9 +142,9 @@ def test_parquet_sink(chain: dict[str, Inputs], tmp_path: Path, seed: int) -> No
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_postgres_sink(chain: dict[str, Inputs], tmp_path: Path, postgres: Stack, seed: int) -> None:
+def test_postgres_sink(chain: Chain, tmp_path: Path, postgres: Stack, seed: int) -> None:
     """On a real database. Also reset to earliest and run again with other batches: nothing is written."""
-    inputs, database = chain["parquet-sink"], DatabaseWorld(postgres.endpoints.postgres)
+    inputs, database = chain.inputs["parquet-sink"], DatabaseWorld(postgres.endpoints.postgres)
     reads = "SELECT id, amount, note, _row, xmin::text FROM orders", "SELECT level, text, _row, xmin::text FROM logs"
     runs, found = [], []
     for again, batch_size in enumerate((700, 5_000)):

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ingestcore.ledger import State
+from ingestcore.testing.collector import collecting
 from ingestcore.testing.fleet import LocalFleet
 from ingestcore.testing.generate import Rows, Truth, generate
 from ingestcore.testing.shell import Shell
@@ -64,12 +65,19 @@ def receiver() -> Iterator[SpanReceiver]:
 
 
 @pytest.fixture(scope="module")
+def otlp(receiver: SpanReceiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """-> where services send their spans: to the receiver, by way of a real collector where there is one."""
+    with collecting(tmp_path_factory.mktemp("collector"), receiver.url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def runbook(
-    make_fleet: Callable[..., LocalFleet], tmp_path_factory: pytest.TempPathFactory, receiver: SpanReceiver
+    make_fleet: Callable[..., LocalFleet], tmp_path_factory: pytest.TempPathFactory, receiver: SpanReceiver, otlp: str
 ) -> Runbook:
     folder = tmp_path_factory.mktemp("runbook")
     fleet = make_fleet(
-        INGEST_PARTITIONS=str(PARTITIONS), OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_BSP_SCHEDULE_DELAY="500"
+        INGEST_PARTITIONS=str(PARTITIONS), OTEL_EXPORTER_OTLP_ENDPOINT=otlp, OTEL_BSP_SCHEDULE_DELAY="500"
     )
     config = {
         "sources": {SOURCE: fleet.source(tenant=fleet.name, route={"orders*.csv": DATASET})},

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from devstack.sole_owner import is_owned, replace, sole_owner
 from ingestcore.fleet.layout import Layout
 
 LOCK_WAIT_SECONDS = 2.0
 """The processes of a supervisor that was killed end within this time."""
-_POLL_SECONDS = 0.1
 
 
 class Phase(StrEnum):
@@ -88,48 +83,27 @@ def read_record(layout: Layout) -> Record:
 
 def write_record(layout: Layout, record: Record) -> None:
     """Replace `fleet.json` in one step, readable by its owner only. Raises OSError, and then it is as it was."""
-    handle, temporary = tempfile.mkstemp(prefix=".fleet-", dir=layout.folder)
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(json.dumps(asdict(record), indent=2) + "\n")
-        Path(temporary).replace(layout.record)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    replace(layout.record, json.dumps(asdict(record), indent=2) + "\n")
 
 
-@contextmanager
-def fleet_lock(layout: Layout) -> Iterator[None]:
+def fleet_lock(layout: Layout) -> AbstractContextManager[None]:
     """Be the only supervisor of a folder; the system frees the lock at our death. Raises AlreadyRunning, OSError."""
-    deadline = time.monotonic() + LOCK_WAIT_SECONDS
-    with layout.lock.open("a") as lock:
-        while not _locked(lock, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                record = read_record(layout)
-                raise AlreadyRunning(
-                    f"a fleet is {record.state} already in {layout.folder} (supervisor process "
-                    f"{record.supervisor_pid}): `ingest status` shows it, `ingest down` stops it, --dir takes another "
-                    f"folder for a second one"
-                )
-            time.sleep(_POLL_SECONDS)
-        yield
+
+    def refuse(waited_seconds: float) -> None:
+        if waited_seconds > LOCK_WAIT_SECONDS:
+            record = read_record(layout)
+            raise AlreadyRunning(
+                f"a fleet is {record.state} already in {layout.folder} (supervisor process "
+                f"{record.supervisor_pid}): `ingest status` shows it, `ingest down` stops it, --dir takes another "
+                f"folder for a second one"
+            )
+
+    return sole_owner(layout.lock, refuse)
 
 
 def is_supervised(layout: Layout) -> bool:
     """Whether a supervisor lives for this folder."""
-    try:
-        with layout.lock.open("r") as lock:
-            return not _locked(lock, fcntl.LOCK_SH)
-    except OSError:
-        return False
-
-
-def _locked(lock: IO[str], kind: int) -> bool:
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    return is_owned(layout.lock)
 
 
 def environment_of(layout: Layout) -> Mapping[str, str] | None:

@@ -24,17 +24,19 @@ class Committed:
     emits: list[Emit] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     tally: list[Line] = field(default_factory=list)
+    _placed: dict[str, tuple[int, dict[Place, list[Input]]]] = field(default_factory=dict)
 
     def inputs(self, topic: str) -> dict[Place, list[Input]]:
-        """Emits of a topic as the next stage would read them."""
-        placed: dict[Place, list[Input]] = {}
-        for emit in self.emits:
+        """Emits of a topic as the next stage would read them. Asked after every commit: only what is new is made."""
+        made, placed = self._placed.get(topic, (0, {}))
+        for emit in self.emits[made:]:
             if emit.topic == topic:
                 place = (topic, emit.partition or 0)
                 offset = len(placed.setdefault(place, []))
                 at = At(topic, place[1], offset)
                 headers = {**emit.headers, "rows": str(emit.rows), "pass": "p"}
                 placed[place].append(Input(at, bytes(emit.value), headers, emit.key or b"", 1_700_000_000_000))
+        self._placed[topic] = len(self.emits), placed
         return placed
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,15 @@ def schema(message: str) -> dict[str, Any]:
 
 def problems(message: str, document: Any) -> list[str]:
     """-> what is wrong with a document, each with its place; nothing where it fits its schema."""
+    return [f"{error.json_path}: {error.message}" for error in _validator(message).iter_errors(document)]
+
+
+@cache
+def _validator(message: str) -> Any:
     registry: Registry[Any] = Registry().with_resources(
         (schema(name)["$id"], Resource.from_contents(schema(name))) for name in names()
     )
-    validator = _Validator(schema(message), registry=registry)
-    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)]
+    return _Validator(schema(message), registry=registry)
 
 
 def _content(validator: Any, content: Any, instance: Any, _: Any) -> Iterator[ValidationError]:

@@ -1,6 +1,6 @@
 """Takes spans over OTLP (http/protobuf) and keeps them: a stand-in for a collector, which has no package to install.
 
-The exporter and the bytes on the wire are the real ones.
+The exporter and the bytes on the wire are the real ones. `collector` puts a real collector before it.
 """
 
 from __future__ import annotations

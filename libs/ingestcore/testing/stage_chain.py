@@ -76,11 +76,11 @@ def orders(count: int, seed: int) -> bytes:
 def objects() -> dict[str, bytes]:
     logs = b"# head\nlevel,text\n" + b"".join(b"info,%d\n\n# c\n" % i for i in range(300))
     return {
-        "orders/a.csv": orders(9_000, 1),
-        "orders/b.csv.gz": gzip.compress(orders(6_000, 2)),
+        "orders/a.csv": orders(5_000, 1),
+        "orders/b.csv.gz": gzip.compress(orders(3_000, 2)),
         "orders/empty.csv": b"",
         "orders/head.csv": b"id,amount,note\n",
-        "orders/again.csv": orders(3_000, 1),
+        "orders/again.csv": orders(1_500, 1),
         "logs/a.csv": logs.removeprefix(b"# head\n"),
         "orders/drift.csv": b"id,price\n1,2\n",
         "orders/cut.csv.gz": gzip.compress(orders(2_000, 3))[:-200],

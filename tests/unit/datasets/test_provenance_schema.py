@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestcore.datasets import provenance
@@ -83,7 +83,6 @@ def test_without_provenance_a_source_has_defaults() -> None:
 _NAMES = ("purpose", "classification", "ingestedBy", "parentId", "batchId")
 
 
-@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from(_NAMES), st.text(min_size=1, max_size=20)))
 def test_every_entry_made_of_an_accepted_source_is_valid(given_: dict[str, str]) -> None:
     assert source_provenance_problem(given_) is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingestcore.datasets.config_file import Config, load, problems
@@ -411,7 +411,6 @@ class TestRoutes:
         assert sorted(route.values()) == ["a", "b"]
         assert "report-1.csv" in route or "report-2.csv" in route
 
-    @settings(max_examples=60, deadline=None)
     @given(
         st.dictionaries(
             st.from_regex(r"(?:[ab]/){0,2}[a-c1-3-]{1,4}\.csv(?:\.gz)?", fullmatch=True),
@@ -461,7 +460,6 @@ cells = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @example([["0", "+1"], ["0.0", "0"], ["0\t", "0.5"]], ",", "\n")
 @given(
     st.integers(1, 5).flatmap(lambda width: st.lists(st.lists(cells, min_size=width, max_size=width), max_size=12)),

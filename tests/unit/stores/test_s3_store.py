@@ -124,8 +124,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def served() -> Iterator[Server]:
     made = Server("")
     http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(made))
     http.daemon_threads = True
@@ -137,16 +137,37 @@ def server() -> Iterator[Server]:
     http.server_close()
 
 
+@pytest.fixture(scope="module")
+def opened(served: Server) -> S3Store:
+    """-> one client for most tests: to make one costs more than what it is asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        _quicken(patch)
+        return _open(served.url)
+
+
+@pytest.fixture
+def server(served: Server) -> Server:
+    """-> the server as if nothing had been asked of it yet."""
+    served.connections, served.pace_seconds = 0, 0.0
+    for remembered in (served.planned, served.seen, served.stored):
+        remembered.clear()
+    return served
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    _quicken(monkeypatch)
+
+
+def _quicken(patch: pytest.MonkeyPatch) -> None:
     for name in ("WAIT_INITIAL_SECONDS", "WAIT_MAX_SECONDS", "WAIT_JITTER_SECONDS"):
-        monkeypatch.setattr(s3, name, 0.01)
-    monkeypatch.setattr(s3, "READ_TIMEOUT_SECONDS", 0.3)
+        patch.setattr(s3, name, 0.01)
+    patch.setattr(s3, "READ_TIMEOUT_SECONDS", 0.3)
 
 
 @pytest.fixture
-def store(server: Server, quick: None) -> S3Store:
-    return _open(server.url)
+def store(server: Server, quick: None, opened: S3Store) -> S3Store:
+    return opened
 
 
 def _open(url: str) -> S3Store:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestcore.datasets.spec import SinkSpec, SourceSpec
@@ -78,7 +78,6 @@ worlds = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=250, deadline=None)
 @given(world=worlds)
 def test_every_key_of_either_side_gets_the_verdict_its_definition_says(world: dict[str, Any]) -> None:
     seen = {key: Seen(key, *rest) for key, rest in world["seen"].items()}
@@ -91,7 +90,6 @@ def test_every_key_of_either_side_gets_the_verdict_its_definition_says(world: di
     assert told == expected(world["listing"], seen, world["routes"], start)
 
 
-@settings(max_examples=200, deadline=None)
 @given(world=worlds, cuts=st.sets(st.integers(0, 12)), part_entries=st.integers(1, 4), data=st.data())
 def test_the_next_snapshot_holds_exactly_what_the_merge_said_at_every_point(
     world: dict[str, Any], cuts: set[int], part_entries: int, data: st.DataObject
@@ -254,7 +252,6 @@ def test_a_sink_on_another_endpoint_is_another_bucket_and_snapshots_are_never_li
     assert not own.pattern.match("work/other")
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(KEYS, ETAGS, st.integers(0, 9))),
     held=st.integers(1, 7),
