@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -114,7 +113,7 @@ def test_no_group_is_joined_and_no_offset_moves(fleet: LocalFleet) -> None:
 
 
 def test_follow_goes_on_until_it_is_interrupted(fleet: LocalFleet) -> None:
-    command = [sys.executable, "-m", "ingestcore.cli.main", "tap", "objects", "--follow", "--dir", str(fleet.folder)]
+    command = fleet.command("tap", "objects", "--follow")
     process = subprocess.Popen(command, env=fleet.environ(), stdout=subprocess.PIPE, text=True)
     try:
         time.sleep(3)  # it begins at the end
@@ -148,8 +147,6 @@ def test_topics_have_the_registrys_copies_and_a_size(fleet: LocalFleet) -> None:
 
 
 def test_a_mistyped_name_is_told_with_the_closest_one(fleet: LocalFleet) -> None:
-    environ = fleet.environ()
-    command = [sys.executable, "-m", "ingestcore.cli.main", "tap", "normalised", "--dir", str(fleet.folder)]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    done = fleet.ran("tap", "normalised")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"the closest is {fleet.name}.normalized" in done.stderr

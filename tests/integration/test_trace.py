@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -48,8 +46,7 @@ def uri(fleet: LocalFleet, name: str) -> str:
 
 
 def refused(fleet: LocalFleet, *arguments: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "ingestcore.cli.main", "trace", *arguments, "--dir", str(fleet.folder)]
-    done = subprocess.run(command, env=fleet.environ(), capture_output=True, text=True, check=False)
+    done = fleet.ran("trace", *arguments)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr
 

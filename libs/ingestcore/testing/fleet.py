@@ -89,12 +89,24 @@ class LocalFleet:
 
     def ingest(self, *arguments: str, exit_code: int = 0) -> str:
         """Run a command. -> its stdout. Raises AssertionError: another exit code."""
-        command = [sys.executable, "-m", "ingestcore.cli.main", *arguments, "--dir", str(self.folder)]
-        done = subprocess.run(
-            command, env=self.environ(), capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False
-        )
+        done = self.ran(*arguments)
         assert done.returncode == exit_code, f"{arguments}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+    def ran(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command, however it ends."""
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.environ(),
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_SECONDS,
+            check=False,
+        )
+
+    def command(self, *arguments: str) -> list[str]:
+        """-> `ingest ...` for this fleet, as words."""
+        return [sys.executable, "-m", "ingestcore.cli.main", *arguments, "--dir", str(self.folder)]
 
     def reset(self, instance: str, topic: str, *how: str) -> None:
         """Move a group's offsets with Kafka's own tool; by default to the earliest. The members must be stopped."""

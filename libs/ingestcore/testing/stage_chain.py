@@ -12,6 +12,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,6 +74,7 @@ def orders(count: int, seed: int) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
+@cache
 def objects() -> dict[str, bytes]:
     logs = b"# head\nlevel,text\n" + b"".join(b"info,%d\n\n# c\n" % i for i in range(300))
     return {
