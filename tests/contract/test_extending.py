@@ -20,6 +20,7 @@ from ingestcore.stage import OperatorNeeded, Source, check
 from ingestcore.testing.harness import Committed, drive
 from ingestcore.testing.installed import installed
 from ingestcore.testing.memory_store import MemoryStore
+from ingestcore.testing.seeds import seeds
 from ingestcore.testing.stage_chain import PARTITIONS, Chain, CommittedTopics, registry
 
 EXTRAS = Path(__file__).parents[2] / "examples" / "extending"
@@ -37,7 +38,7 @@ def context(service: Service, settings: Any, topics: Any, state: Path, store: Me
     return Context(platform, settings, service.name, registry(), topics, Metrics(), state, lambda _: store)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(3, 12))
 def test_the_sink_writes_every_row_once_whatever_is_aborted_and_killed(
     chain: Chain, services: dict[str, Service], tmp_path: Path, seed: int
 ) -> None:

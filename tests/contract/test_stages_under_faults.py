@@ -19,9 +19,8 @@ from ingestcore.messages import rows
 from ingestcore.stage import Emit, Input
 from ingestcore.testing.database_world import DatabaseWorld
 from ingestcore.testing.harness import Committed, drive
+from ingestcore.testing.seeds import seeds
 from ingestcore.testing.stage_chain import SETTINGS, Chain, World, registry
-
-ROUNDS = 6
 
 
 def letters(run: Committed) -> collections.Counter[Any]:
@@ -50,7 +49,7 @@ def table(emits: list[Emit], topic: str, drop: tuple[str, ...] = ()) -> collecti
     return found
 
 
-@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.parametrize("seed", seeds(3, 20))
 def test_downloader(chain: Chain, tmp_path: Path, seed: int) -> None:
     make = World(tmp_path, seed).maker(
         "chunk-downloader", chain.inputs["chunk-downloader"], **SETTINGS["chunk-downloader"]
@@ -69,7 +68,7 @@ def test_downloader(chain: Chain, tmp_path: Path, seed: int) -> None:
     assert len(calm.emits) > 10
 
 
-@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.parametrize("seed", seeds(3, 20))
 def test_parser(chain: Chain, tmp_path: Path, seed: int) -> None:
     make = World(tmp_path, seed).maker("csv-parser", chain.inputs["csv-parser"], **SETTINGS["csv-parser"])
     calm = chain.committed["csv-parser"]
@@ -80,7 +79,7 @@ def test_parser(chain: Chain, tmp_path: Path, seed: int) -> None:
     assert sum(letters(calm).values()) > 150
 
 
-@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.parametrize("seed", seeds(3, 20))
 def test_event_parser(chain: Chain, tmp_path: Path, seed: int) -> None:
     make = World(tmp_path, seed).maker("event-parser", chain.inputs["event-parser"], **SETTINGS["event-parser"])
     calm = chain.committed["event-parser"]
@@ -97,7 +96,7 @@ def all_of(chain: Chain) -> list[Input]:
     return [input for many in chain.inputs["event-parser"].values() for input in many]
 
 
-@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.parametrize("seed", seeds(3, 20))
 def test_normalizer(chain: Chain, tmp_path: Path, seed: int) -> None:
     make = World(tmp_path, seed).maker("normalizer", chain.inputs["normalizer"], **SETTINGS["normalizer"])
     calm = chain.committed["normalizer"]
@@ -112,7 +111,7 @@ def test_normalizer(chain: Chain, tmp_path: Path, seed: int) -> None:
     assert len(keys) == len(set(keys)) == published.total()
 
 
-@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.parametrize("seed", seeds(3, 20))
 def test_parquet_sink(chain: Chain, tmp_path: Path, seed: int) -> None:
     """Also reset to earliest and run again with other settings: the same files, byte for byte."""
     inputs = chain.inputs["parquet-sink"]
@@ -141,7 +140,7 @@ def test_parquet_sink(chain: Chain, tmp_path: Path, seed: int) -> None:
     assert sum(line.rows for line in again.tally) == promised
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(2, 8))
 def test_postgres_sink(chain: Chain, tmp_path: Path, postgres: Stack, seed: int) -> None:
     """On a real database. Also reset to earliest and run again with other batches: nothing is written."""
     inputs, database = chain.inputs["parquet-sink"], DatabaseWorld(postgres.endpoints.postgres)

@@ -27,6 +27,7 @@ from ingestcore.testing.lister_world import (
     byte_order,
     folder_order,
 )
+from ingestcore.testing.seeds import seeds
 from services.s3_lister.settings import ListerSettings
 from services.s3_lister.source import Lister
 
@@ -136,7 +137,7 @@ class Life:
         self.leases.checkpoints[POINTER] = "broken" if self.random.random() < 0.1 else edited
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", seeds(40, 400))
 def test_without_a_crash_every_object_is_handed_on_exactly_once(seed: int, tmp_path: Path) -> None:
     life = Life(seed, tmp_path, replicas=1)
     for _ in range(80):
@@ -158,7 +159,7 @@ def test_without_a_crash_every_object_is_handed_on_exactly_once(seed: int, tmp_p
     assert not any(life.folder.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", seeds(40, 400))
 def test_whatever_happens_nothing_is_lost_and_no_older_lease_commits(seed: int, tmp_path: Path) -> None:
     life = Life(seed, tmp_path, replicas=2)
     for _ in range(120):
