@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 URI    ?= s3://lake/raw/sample.csv
 GIB    ?= 20
+# Tests start hundreds of processes: compiled modules are kept, also where the environment says otherwise.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help setup demo test test-long check docs bench bench-gateway loadtest load-sample-data lock clean
 

@@ -51,9 +51,9 @@ def collecting(folder: Path, onwards: str) -> Iterator[str]:
 def _config(address: str, onwards: str) -> dict[str, object]:
     return {
         "receivers": {"otlp": {"protocols": {"http": {"endpoint": address}}}},
-        "exporters": {"otlphttp": {"endpoint": onwards}},
+        "exporters": {"otlp_http": {"endpoint": onwards}},
         "service": {
-            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["otlphttp"]}},
+            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["otlp_http"]}},
             "telemetry": {"metrics": {"level": "none"}},
         },
     }

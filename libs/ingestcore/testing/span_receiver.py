@@ -5,6 +5,7 @@ The exporter and the bytes on the wire are the real ones. `collector` puts a rea
 
 from __future__ import annotations
 
+import gzip
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,8 @@ def receiving() -> Iterator[SpanReceiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
             spans.extend(_decoded(body))
             self.send_response(200)
             self.send_header("Content-Type", "application/x-protobuf")
