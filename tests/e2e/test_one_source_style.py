@@ -23,35 +23,7 @@ from ingestcore.testing.own_servers import own_servers
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-EXAMPLE = """
-{
-  "s3csv": {
-    "bucket": "intelgraph-data-lake",
-    "region": "us-east-1",
-    "prefix": "raw/",
-    "batchSize": 1000,
-    "concurrency": 4,
-    "deduplication": {
-      "enabled": true,
-      "keyFields": ["id", "timestamp"]
-    }
-  },
-  "http": {
-    "port": 3001,
-    "bufferSize": 100,
-    "batchInterval": 1000,
-    "idempotency": {
-      "enabled": true,
-      "ttl": 86400,
-      "redisUrl": "redis://localhost:6379"
-    },
-    "rateLimit": {
-      "maxPerSecond": 1000,
-      "burstSize": 1500
-    }
-  }
-}
-"""
+EXAMPLE = Path(__file__).parents[2] / "examples" / "one-source.json"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 CSV = b"id,timestamp,note\n1,10,a\n1,10,again\n1,11,b\n2,10,c\n"
 SECONDS = 120.0
@@ -61,8 +33,7 @@ class Fleet:
     """Everything embedded; `port` of the gateway is a free one."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.files = folder / "fleet", [folder / "example.json", folder / "warehouse.json"]
-        self.files[0].write_text(EXAMPLE)
+        self.folder, self.files = folder / "fleet", [EXAMPLE, folder / "warehouse.json"]
         self.files[1].write_text(json.dumps({"sinks": {"warehouse": {"postgres": {}}}}))
         with own_servers():
             self.environ = {**os.environ, "HTTP_WEBHOOK_SECRET": SECRET, "INGEST_WEBHOOK_GATEWAY_PORT": "0"}
@@ -124,6 +95,10 @@ def test_files_come_out_in_postgres_once_by_the_key_fields(fleet: Fleet) -> None
         if fleet.sql("SELECT to_regclass('public.s3csv')") != [(None,)]:
             rows = fleet.sql("SELECT id, timestamp FROM s3csv ORDER BY 1, 2")
     assert rows == [("1", "10"), ("1", "11"), ("2", "10")]
+    ((key,),) = fleet.sql("SELECT encode(_key, 'hex') FROM s3csv WHERE timestamp = '11'")
+    (row,) = json.loads(fleet.ingest("trace", key, "--json"))["rows"]
+    assert (row["fate"], row["uri"], row["row"]) == ("published", "s3://intelgraph-data-lake/raw/a.csv", 3)
+    assert row["raw"]["data"] == "1,11,b\n" and [table["table"] for table in row["tables"]] == ["public.s3csv"]
 
 
 def test_an_event_is_followed_to_its_row_and_traced_back_from_it(fleet: Fleet, tmp_path: Path) -> None:

@@ -105,9 +105,15 @@ def trace(
 
 
 def _of_object(reads: Reads, pattern: str, row: int) -> Story:
+    from ingestcore.trace.events import is_of_event
     from ingestcore.trace.tracer import trace
     from ingestcore.trace.trail import Ambiguous, Trail, choose, read_trails
 
+    if is_of_event(pattern):
+        raise OperatorError(
+            f"rows of {pattern} are numbered by partition: name one by the event's id, or by its _key",
+            EXIT_CONFIGURATION,
+        )
     trails = read_trails(reads.platform, partial(names_object, pattern))
     try:
         trail, others = choose(trails.found, pattern)
