@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -54,7 +54,8 @@ def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.transport = _InOneWrite(transport)
+            self._writing = _InOneWrite(transport)
+            self.transport = cast(asyncio.Transport, self._writing)
             if len(self.connections) > settings.max_connections:
                 transport.abort()
                 return
@@ -89,7 +90,7 @@ def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
                 super().on_message_complete()
 
         def on_response_complete(self) -> None:
-            self.transport.flush()
+            self._writing.flush()
             super().on_response_complete()
 
         def on_body(self, body: bytes) -> None:
