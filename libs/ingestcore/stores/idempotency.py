@@ -20,6 +20,10 @@ PREFIX: Final = "ingest_idempotency:"
 _AT_ONCE: Final = 1_000
 """Events of one call of a script: Redis does nothing else meanwhile."""
 
+_PAUSE_SECONDS: Final = 0.02
+"""What is done is told after this long: no answer waits for it, and a crash before it only has a repeat stored twice,
+of which the normalizer drops one."""
+
 # Arguments of all three: how many keys each event has, one digit each; milliseconds; then for each event a value.
 _CLAIM: Final = """
 local counts, out, k = ARGV[1], {}, 1
@@ -94,7 +98,7 @@ class Claims:
         self._redis, self._lease_ms = redis, int(lease_seconds * 1000)
         # One lane each: while an answer is awaited many gather, and each question costs more than an event in it.
         self._claims: InBatches[_Ask, Sequence[bytes]] = InBatches(self._run, lanes=1)
-        self._ends: InBatches[_Ask, Sequence[bytes]] = InBatches(self._run, lanes=1)
+        self._ends: InBatches[_Ask, Sequence[bytes]] = InBatches(self._run, lanes=1, pause_seconds=_PAUSE_SECONDS)
 
     async def claim(self, claims: Sequence[Claim], owner: str) -> Sequence[Held | None]:
         """-> of each, None: it is ours now; else who has one of its keys. owner: unique per call."""

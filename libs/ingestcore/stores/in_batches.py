@@ -14,13 +14,19 @@ AnswerT = TypeVar("AnswerT")
 class InBatches(Generic[AskT, AnswerT]):
     """send: takes a batch, gives as many answers in the same order; what it raises, all of the batch raise.
 
-    lanes  batches on their way at once
+    lanes          batches on their way at once
+    pause_seconds  how long a batch gathers before it is sent, where nobody is in a hurry
     """
 
     def __init__(
-        self, send: Callable[[Sequence[AskT]], Awaitable[Sequence[AnswerT]]], *, max_items: int = 500, lanes: int = 2
+        self,
+        send: Callable[[Sequence[AskT]], Awaitable[Sequence[AnswerT]]],
+        *,
+        max_items: int = 500,
+        lanes: int = 2,
+        pause_seconds: float = 0.0,
     ) -> None:
-        self._send, self._max_items, self._lanes = send, max_items, lanes
+        self._send, self._max_items, self._lanes, self._pause = send, max_items, lanes, pause_seconds
         self._waiting: list[tuple[AskT, asyncio.Future[AnswerT]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._planned = False
@@ -29,11 +35,14 @@ class InBatches(Generic[AskT, AnswerT]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[AnswerT] = loop.create_future()
         self._waiting.append((item, future))
-        if not self._planned and len(self._tasks) < self._lanes:
-            self._planned = True
-            # After everything that is ready in this turn of the loop has asked, too.
-            loop.call_soon(self._start)
+        self._plan()
         return future
+
+    def _plan(self) -> None:
+        if self._waiting and not self._planned and len(self._tasks) < self._lanes:
+            self._planned = True
+            # At the soonest after everything that is ready in this turn of the loop has asked, too.
+            asyncio.get_running_loop().call_later(self._pause, self._start)
 
     def _start(self) -> None:
         self._planned = False
@@ -42,10 +51,11 @@ class InBatches(Generic[AskT, AnswerT]):
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
+            self._plan()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._start()
+        self._plan()
 
     async def _run(self, batch: Sequence[tuple[AskT, asyncio.Future[AnswerT]]]) -> None:
         try:
@@ -63,4 +73,4 @@ class InBatches(Generic[AskT, AnswerT]):
     async def finish(self) -> None:
         """Wait until nothing is on its way."""
         while self._waiting or self._tasks:
-            await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)
+            await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(self._pause)
