@@ -29,10 +29,12 @@ class Warehouse:
             done = connection.execute(text.encode())
             return done.fetchall() if done.description else []
 
-    def metric(self, name: str) -> float:
-        """-> its highest value of all replicas of the sink."""
+    def metric(self, name: str, label: str = "") -> float:
+        """label: as it is written, `fate="stale"`. -> its highest value of all replicas of the sink."""
         with urllib.request.urlopen(f"{self.fleet.url()}/metrics", timeout=10) as answer:
-            lines = [line for line in answer.read().decode().splitlines() if line.startswith(f"{name}{{")]
+            lines = [
+                line for line in answer.read().decode().splitlines() if line.startswith(f"{name}{{") and label in line
+            ]
         return max((float(line.rpartition(" ")[2]) for line in lines if f'stage="{self.sink}"' in line), default=0.0)
 
     def letters(self) -> list[tuple[Any, ...]]:

@@ -80,12 +80,17 @@ def _freeze_gateway(world: EventsWorld, servers: Stack, draw: random.Random) -> 
     return f"{label} for {_FROZEN_SECONDS:g} s"
 
 
-def _freeze_redis(world: EventsWorld, servers: Stack, draw: random.Random) -> str:
-    away = draw.uniform(1, _LONGEST_AWAY_SECONDS)
-    servers.kill("redis", signal.SIGSTOP)
-    time.sleep(away)
-    servers.kill("redis", signal.SIGCONT)
-    return f"for {away:.1f} s"
+def _freeze_server(server: str, longest_seconds: float) -> EventFault:
+    """Connections stay open, nobody answers, and what was asked meanwhile is done afterwards."""
+
+    def strike(world: EventsWorld, servers: Stack, draw: random.Random) -> str:
+        away = draw.uniform(1, longest_seconds)
+        servers.kill(server, signal.SIGSTOP)
+        time.sleep(away)
+        servers.kill(server, signal.SIGCONT)
+        return f"for {away:.1f} s"
+
+    return EventFault(f"freeze-{server}", strike)
 
 
 def _kill(world: EventsWorld, label: str) -> int:
@@ -107,5 +112,7 @@ EVENT_FAULTS: Final = (
     _kill_without(SINK, "postgres"),
     EventFault("kill-all", _kill_all),
     EventFault(f"freeze-{GATEWAY}", _freeze_gateway),
-    EventFault("freeze-redis", _freeze_redis),
+    _freeze_server("redis", _LONGEST_AWAY_SECONDS),
+    _freeze_server("kafka", _FROZEN_SECONDS),
+    _freeze_server("postgres", _FROZEN_SECONDS),
 )
