@@ -19,7 +19,7 @@ from ingestcore.kafka import options
 from ingestcore.kafka.clients import Writer
 from ingestcore.kafka.errors import meaning
 from ingestcore.settings import Platform
-from ingestcore.stage import Retriable
+from ingestcore.stage import OperatorNeeded, Retriable
 from ingestcore.topics import topic_name
 
 _PROBE_SECONDS: Final = 1.0
@@ -94,6 +94,9 @@ class Deliveries:
     def send(self, records: Sequence[Record]) -> asyncio.Future[Sequence[Failure]]:
         """-> ends when all in-sync replicas have the records, or refuse them: what became of each, in order."""
         told: asyncio.Future[Sequence[Failure]] = self._loop.create_future()
+        if not records:
+            told.set_result(())
+            return told
         parcel = _Parcel(len(records), told)
         self._waiting += [(record, parcel, place) for place, record in enumerate(records)]
         if len(self._waiting) >= self._buffer_size:
@@ -125,8 +128,11 @@ class Deliveries:
                 parcel.ended(place, NotDelivered(f"the buffer to Kafka is full: {error}"))
 
     def _listen(self) -> None:
-        self._take_answers()
-        self._listen_again(_BUSY_SECONDS if self._on_its_way else _IDLE_SECONDS)
+        try:
+            self._take_answers()
+        finally:
+            # Whatever fails: without this nobody would have an answer any more.
+            self._listen_again(_BUSY_SECONDS if self._on_its_way else _IDLE_SECONDS)
 
     def _listen_again(self, seconds: float) -> None:
         self._listening.cancel()
@@ -137,13 +143,21 @@ class Deliveries:
             writer.poll(0)
         self._given_up = [writer for writer in self._given_up if len(writer)]
         if self._fatal:
-            # A producer with a fatal error takes no more records.
-            self._given_up.append(self._writer)
-            self._writer, self._fatal = Writer(self._wanted), False
+            self._renew()
         if self._waiting and not self._on_its_way:
             self._flush()
         if not self._on_its_way:
             self._quiet.set()
+
+    def _renew(self) -> None:
+        """A producer with a fatal error takes no more records."""
+        try:
+            fresh = Writer(self._wanted)
+        except OperatorNeeded as error:
+            self.trouble = str(error)  # tried again at the next look; meanwhile the old one refuses what it is given
+            return
+        self._given_up.append(self._writer)
+        self._writer, self._fatal = fresh, False
 
     def _delivered(
         self, writer: Writer, parcel: _Parcel, place: int, error: KafkaError | None, message: object

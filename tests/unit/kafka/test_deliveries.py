@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
+from ingestcore.datasets.secrets import SecretMissing
 from ingestcore.kafka import deliveries
 from ingestcore.kafka.deliveries import Deliveries, Failure, NotDelivered, Record
 from ingestcore.settings import Platform
@@ -102,6 +103,39 @@ def test_records_that_were_handed_over_together_are_told_of_together(writers: li
         writers[0].tell(None)
         before, failure, after = await told
         assert (before, after) == (None, None) and isinstance(failure, NotDelivered)
+        await made.close(1)
+
+    run(scene)
+
+
+def test_a_producer_that_can_not_be_replaced_yet_is_replaced_later(
+    writers: list[PlayedWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, left = deliveries.Writer, [SecretMissing("no password here")] * 3
+
+    def refuses_at_first(wanted: Any) -> Any:
+        if writers and left:
+            raise left.pop()
+        return opened(wanted)
+
+    async def scene(made: Deliveries) -> None:
+        first = send(made, b"1")
+        writers[0].tell(FATAL)
+        await first
+        await until(lambda: len(left) < 3 and made.seems_down)
+        await until(lambda: len(writers) == 2)
+        second = send(made, b"2")
+        writers[1].tell(None)
+        assert await second == [None]
+        await made.close(1)
+
+    monkeypatch.setattr(deliveries, "Writer", refuses_at_first)
+    run(scene)
+
+
+def test_nothing_is_delivered_at_once(writers: list[PlayedWriter]) -> None:
+    async def scene(made: Deliveries) -> None:
+        assert await send(made) == ()
         await made.close(1)
 
     run(scene)
