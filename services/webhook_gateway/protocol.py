@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import chain
 from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -79,7 +80,7 @@ def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
         def on_headers_complete(self) -> None:
             self._in_head = False
             self._stop_waiting()
-            if sum(len(name) + len(value) for name, value in self.headers) > settings.max_header_bytes:
+            if sum(map(len, chain.from_iterable(self.headers))) > settings.max_header_bytes:
                 self._refuse(Problem(Kind.HEADERS_TOO_LARGE, f"more than {settings.max_header_bytes} bytes"))
                 return
             super().on_headers_complete()

@@ -37,6 +37,8 @@ _LOOK_SECONDS: Final = 0.25
 _BACKLOG: Final = 2048
 _LEASE_MARGIN_SECONDS: Final = 5.0
 """A claim outlives the deadline for Kafka by this: only a crash leaves one behind."""
+_COLLECT_AFTER: Final = 50_000
+"""New objects in containers until Python looks for circles among them: some thousand events."""
 _REDIS_VARIABLES: Final = ("INGEST_REDIS_URL", "REDIS_URL")
 
 
@@ -118,9 +120,10 @@ class Gateway:
         metrics.at_scrape(lambda: metrics.set("ingest_webhook_in_flight", float(intake.in_flight)))
         following = asyncio.create_task(self._follow(server, intake, deliveries, health, stop))
         log.info("listening", url=self._url)
-        # What was imported stays: the collector need not look at it again and again while requests come and go.
+        # What was imported stays, and what a request makes goes with it: the collector need not look all the time.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_COLLECT_AFTER)
         try:
             await server.serve(sockets=[listening])
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ class QuickRedis:
         try:
             self._client = redis.asyncio.Redis.from_url(
                 url,
-                socket_timeout=seconds,
+                socket_timeout=None,  # it would make a task of each write; the whole question has a deadline below
                 socket_connect_timeout=seconds,
                 max_connections=_CONNECTIONS,
                 retry=Retry(NoBackoff(), 0),
@@ -39,6 +40,7 @@ class QuickRedis:
             raise Refused(
                 "the Redis URL of the gateway is no address of Redis: write redis://user:password@host:port/0"
             ) from None
+        self._seconds = seconds
         self._rests_until = 0.0
         self.trouble = ""
         """Why it does not answer; "": it does."""
@@ -49,10 +51,11 @@ class QuickRedis:
             raise RedisAway(self.trouble)
         digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         try:
-            try:
-                answer = await self._client.evalsha(digest, len(keys), *keys, *arguments)
-            except NoScriptError:
-                answer = await self._client.eval(script, len(keys), *keys, *arguments)
+            async with asyncio.timeout(self._seconds):
+                try:
+                    answer = await self._client.evalsha(digest, len(keys), *keys, *arguments)
+                except NoScriptError:
+                    answer = await self._client.eval(script, len(keys), *keys, *arguments)
         except (RedisError, OSError) as error:
             self._rests_until = time.monotonic() + REST_SECONDS
             self.trouble = f"Redis does not answer ({type(error).__name__})"
