@@ -73,13 +73,11 @@ def test_one_event_posted_a_thousand_times_at_once_to_two_replicas(world: Gatewa
 def test_what_was_acknowledged_before_a_kill_is_in_kafka(world: GatewayWorld) -> None:
     posts = [distinct(world, number) for number in range(3000)]
 
-    async def killed() -> list[tuple[int, bytes]]:
-        sent = asyncio.create_task(world.post_all(posts, 50))
-        await asyncio.sleep(1.0)
-        world.service.kill()
-        return await sent
+    def answered(count: int) -> None:
+        if count == len(posts) // 3:
+            world.service.kill()
 
-    first = asyncio.run(killed())
+    first = asyncio.run(world.post_all(posts, 50, answered))
     kept = {f"evt-{number}" for number, (status, _) in enumerate(first) if status == 202}
     assert 0 < len(kept) < len(posts)
     assert kept <= {event.id for event in world.events()}
@@ -211,8 +209,9 @@ def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_new(world: Gateway
     posts = [distinct(world, number) for number in range(2000)]
 
     async def stopped() -> list[tuple[int, bytes]]:
-        sent = asyncio.create_task(world.post_all(posts, 50))
-        await asyncio.sleep(0.7)
+        begun = asyncio.Event()
+        sent = asyncio.create_task(world.post_all(posts, 50, lambda count: begun.set()))
+        await begun.wait()
         await asyncio.to_thread(world.stop)
         return await sent
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,18 +79,25 @@ class GatewayWorld:
         return other
 
     async def post_all(
-        self, posts: Sequence[tuple[str, bytes, Mapping[str, str]]], concurrency: int
+        self,
+        posts: Sequence[tuple[str, bytes, Mapping[str, str]]],
+        concurrency: int,
+        answered: Callable[[int], None] = lambda count: None,
     ) -> list[tuple[int, bytes]]:
-        """(source, body, headers) each -> status and body in the same order; 0: the connection broke."""
+        """(source, body, headers) each -> status and body in the same order; 0: the connection broke.
+
+        answered  called after each answer, with how many there were
+        """
         told: list[tuple[int, bytes]] = [(0, b"")] * len(posts)
         left = iter(enumerate(posts))
-        port = self.port()
+        port, count = self.port(), itertools.count(1)
 
         async def producer() -> None:
             client = Client(port)
             for number, (source, body, headers) in left:
                 reply = await client.post(source, body, headers)
                 told[number] = reply.status, reply.body
+                answered(next(count))
             client.close()
 
         await asyncio.gather(*(producer() for _ in range(concurrency)))
