@@ -12,7 +12,7 @@ from services.webhook_gateway import cloud_events
 from services.webhook_gateway.media import Media
 from services.webhook_gateway.problems import Kind, Problem
 from services.webhook_gateway.sources import Source
-from services.webhook_gateway.stage import Names, type_of
+from services.webhook_gateway.stage import Names, type_in_headers, type_of
 
 
 class Arrival(NamedTuple):
@@ -30,9 +30,10 @@ class Arrivals:
         self, source: Source, media: Media, headers: Mapping[bytes, bytes], client: str, received: str
     ) -> None:
         """received: ISO 8601, UTC. Raises Problem."""
-        self._source, self._headers = source, headers
-        self._scheme = source.http.auth.scheme
-        self._names = Names(source.tenant, source.name, self._scheme, headers)
+        self._headers = headers
+        scheme = source.http.auth.scheme
+        self._names = Names(source.tenant, source.name, scheme, headers)
+        self._type = type_in_headers(scheme, headers)
         self._place = f"/v1/webhooks/{source.name}"
         self._key = f"{PREFIX}{source.name}:"
         self._enveloped = media in (Media.CLOUD_EVENT, Media.CLOUD_EVENTS)
@@ -57,7 +58,7 @@ class Arrivals:
             own = event_headers(
                 id=event_id,
                 source=cloud.source if cloud else self._place,
-                type=cloud.type if cloud else type_of(self._scheme, self._headers, event),
+                type=cloud.type if cloud else self._type or type_of(event),
                 time=cloud.time if cloud else "",
                 content_type=cloud.content_type if cloud else JSON,
                 attributes=cloud.more if cloud else None,

@@ -17,8 +17,6 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 def read_object(text: bytes, max_depth: int) -> dict[str, Any]:
     """-> the JSON object of an event. Raises Problem."""
-    if not text.strip():
-        raise Problem(Kind.EMPTY_BODY)
     value = _strict(text)
     if not isinstance(value, dict):
         raise Problem(Kind.NOT_AN_OBJECT, f"it is {kind(value)}")
@@ -35,6 +33,8 @@ def _strict(text: bytes) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
+        if not text.strip():
+            raise Problem(Kind.EMPTY_BODY) from None
         said = str(error)
         if "depth" in said or "recursion" in said:
             raise Problem(Kind.TOO_DEEP, "more than 1000 levels") from None

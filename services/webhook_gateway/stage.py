@@ -63,7 +63,8 @@ class Names:
     """Names the events of one post. Raises Problem: an id is unusable."""
 
     def __init__(self, tenant: str, source: str, scheme: Scheme, headers: Mapping[bytes, bytes]) -> None:
-        self._place, self._scheme, self._signs = f"{tenant}\n{source}\n", scheme, scheme.signs
+        self._place, self._signs = f"{tenant}\n{source}\n", scheme.signs
+        self._field_name = _ID_FIELDS.get(scheme)
         self._key = idempotency_key(headers)
         header = _ID_HEADERS.get(scheme)
         given = headers.get(header) if header else None
@@ -95,15 +96,24 @@ class Names:
 
     def _field(self, event: Mapping[str, Any]) -> str:
         """-> the id that the scheme gives an event within its body; "": none."""
-        name = _ID_FIELDS.get(self._scheme)
-        value = event.get(name) if name else None
+        if self._field_name is None:
+            return ""
+        value = event.get(self._field_name)
         return value if isinstance(value, str) and _PLAIN_KEY.fullmatch(value) else ""
 
 
-def type_of(scheme: Scheme, headers: Mapping[bytes, bytes], event: Mapping[str, Any]) -> str:
+def type_in_headers(scheme: Scheme, headers: Mapping[bytes, bytes]) -> str | None:
+    """-> CloudEvents type that a scheme's header gives all events of a post; None: the scheme has no such header."""
+    header, prefix = _TYPE_HEADERS.get(scheme, (b"", ""))
+    return _type(headers.get(header, b"").decode("latin-1"), prefix) if header else None
+
+
+def type_of(event: Mapping[str, Any]) -> str:
     """-> CloudEvents type of an event that is none by itself."""
-    name, prefix = _TYPE_HEADERS.get(scheme, (b"", ""))
-    told = headers.get(name, b"").decode("latin-1") if name else event.get("type")
+    return _type(event.get("type"))
+
+
+def _type(told: Any, prefix: str = "") -> str:
     return prefix + told if isinstance(told, str) and _TYPE.fullmatch(told) else DEFAULT_TYPE
 
 

@@ -9,7 +9,7 @@ import pytest
 from ingestcore.datasets.http_source import Scheme
 from services.webhook_gateway.cloud_events import Attributes
 from services.webhook_gateway.problems import Kind, Problem
-from services.webhook_gateway.stage import Identity, Names, type_of
+from services.webhook_gateway.stage import Identity, Names, type_in_headers, type_of
 
 BODY = b'{"id": "evt_1", "event_id": "Ev1", "type": "paid"}'
 EVENT = {"id": "evt_1", "event_id": "Ev1", "type": "paid"}
@@ -89,6 +89,10 @@ def test_keys_are_fit_for_redis_and_headers() -> None:
 
 
 def test_the_type_of_an_event() -> None:
-    assert type_of(Scheme.GITHUB, {b"x-github-event": b"push"}, {}) == "com.github.push"
-    assert type_of(Scheme.STRIPE, {}, EVENT) == "paid"
-    assert type_of(Scheme.OPEN, {}, {"type": "a b"}) == type_of(Scheme.OPEN, {}, {}) == "webhook"
+    assert type_in_headers(Scheme.GITHUB, {b"x-github-event": b"push"}) == "com.github.push"
+    assert (
+        type_in_headers(Scheme.GITHUB, {}) == type_in_headers(Scheme.GITHUB, {b"x-github-event": b"a b"}) == "webhook"
+    )
+    assert type_in_headers(Scheme.STRIPE, {}) is None
+    assert type_of(EVENT) == "paid"
+    assert type_of({"type": "a b"}) == type_of({}) == "webhook"
