@@ -64,5 +64,5 @@ loadtest: $(READY) $(K6)  ## k6: 1,000 signed events a second for a minute; fail
 load-sample-data: $(READY)  ## Put the synthetic CSV of the benchmark into S3: make load-sample-data URI=s3://bucket/raw/sample.csv GIB=20
 	@$(BIN)/python -m connectors.bench.sample_data $(URI) --gib $(GIB)
 
-demo: $(READY)  ## On embedded servers: 200 MB of CSV from S3 to deduplicated Parquet, then webhooks to Postgres
+demo: $(READY)  ## The main jobs on embedded servers: 200 MB of CSV to Parquet, a burst of webhooks to Postgres
 	@$(BIN)/ingest demo
