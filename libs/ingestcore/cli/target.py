@@ -12,7 +12,7 @@ import typer
 from ingestcore.cli.errors import OperatorError
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.record import environment_of
-from ingestcore.fleet.servers import given_servers, platform_of, quiet
+from ingestcore.fleet.servers import given_servers, platform_of, quiet, reaching
 from ingestcore.settings import Platform
 
 Folder = Annotated[
@@ -22,16 +22,19 @@ DEFAULT_FOLDER = Path(".ingest")
 _CONNECT_SECONDS = 2.0
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """-> variables to add to this process's own, so that it reaches the fleet's servers; empty where none runs.
+def offered(folder: Path) -> dict[str, str]:
+    """-> variables that reach the fleet's servers, those left out which this process's environment names itself; empty
+    where no fleet runs."""
+    found = environment_of(Layout.of(folder)) or {}
+    s3 = {name: value for name, value in found.items() if name.startswith(("S3_", "AWS_"))}
+    rest = {name: value for name, value in found.items() if name not in s3 and not os.environ.get(name)}
+    # Endpoint and credentials of an S3 belong together.
+    return rest if "s3" in given_servers(os.environ) else {**rest, **s3}
 
-    Servers that the environment names itself are left as they are.
-    """
-    offered = environment_of(Layout.of(folder)) or {}
-    named = given_servers(os.environ)
-    if "s3" in named:  # its credentials are the operator's, too
-        offered = {name: value for name, value in offered.items() if not name.startswith(("S3_", "AWS_"))}
-    return {name: value for name, value in offered.items() if not os.environ.get(name)}
+
+def environment(folder: Path) -> dict[str, str]:
+    """-> this process's environment, and in it the fleet's servers, where it names none itself."""
+    return reaching(os.environ, offered(folder))
 
 
 def platform(folder: Path) -> Platform:
@@ -39,7 +42,7 @@ def platform(folder: Path) -> Platform:
 
     Raises OperatorError: no Kafka is named, none runs here; pydantic.ValidationError: a setting is wrong.
     """
-    variables = {**environment(folder), **os.environ}
+    variables = environment(folder)
     found = quiet(platform_of(variables))
     if "kafka" not in given_servers(variables) and not listens(found.kafka_bootstrap):
         raise OperatorError(

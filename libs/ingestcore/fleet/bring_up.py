@@ -22,7 +22,15 @@ from ingestcore.datasets.secrets import SecretMissing, Unusable, resolve_spec
 from ingestcore.fleet.front import PORT, Front, open_front
 from ingestcore.fleet.layout import Layout
 from ingestcore.fleet.record import fleet_lock
-from ingestcore.fleet.servers import buckets_of, given_servers, platform_of, quiet, wanted_servers, with_embedded
+from ingestcore.fleet.servers import (
+    buckets_of,
+    given_servers,
+    platform_of,
+    quiet,
+    reaching,
+    wanted_servers,
+    with_embedded,
+)
 from ingestcore.fleet.supervisor import READY_TIMEOUT_SECONDS, Screen, StartFailed, Supervisor
 from ingestcore.fleet.wanted import Wanted, wanted_processes
 from ingestcore.observe.admin import LOOPBACK_NAMES
@@ -83,7 +91,7 @@ def run(options: Options, screen: Screen) -> None:
     layout = Layout.of(options.folder)
     layout.make()
     with _signals_interrupt(), fleet_lock(layout), _servers(layout, config, screen) as (stack, reachable):
-        platform = quiet(platform_of({**os.environ, **reachable}))
+        platform = quiet(platform_of(reaching(os.environ, reachable)))
         registry = _prepare(platform, config, options, screen)
         supervisor = _supervisor(layout, options, services, config, platform, reachable, registry, stack, screen)
         with _signals_stop(supervisor), _served(supervisor, platform, options.port, screen):
@@ -182,7 +190,7 @@ def _supervisor(
         layout,
         wanted=wanted,
         command=run_command,
-        environment=service_environment(layout, config, {**os.environ, **reachable}),
+        environment=service_environment(layout, config, reaching(os.environ, reachable)),
         endpoints=reachable,
         screen=screen,
         kill_after_seconds=platform.drain_seconds + KILL_GRACE_SECONDS,

@@ -24,6 +24,10 @@ _STANDARD = {
     "redis": "REDIS_URL",
     "postgres": "POSTGRES_URL",
 }
+_CREDENTIALS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"),
+    *("AWS_PROFILE", "AWS_DEFAULT_PROFILE"),
+)
 _ALWAYS = ("kafka", "s3", "redis")
 _TO_COME = "postgresql://embedded"
 
@@ -40,6 +44,13 @@ def wanted_servers(config: Config, had: Collection[str]) -> tuple[str, ...]:
 def with_embedded(environ: Mapping[str, str]) -> dict[str, str]:
     """-> the environment as processes will see it, with stand-ins for addresses of servers that are started first."""
     return {_STANDARD["postgres"]: _TO_COME, **environ}
+
+
+def reaching(environ: Mapping[str, str], offered: Mapping[str, str]) -> dict[str, str]:
+    """-> the environment, with servers that are offered. Credentials go with their server: an operator's own for
+    another S3 are no good at an embedded one."""
+    foreign = _CREDENTIALS if "AWS_ACCESS_KEY_ID" in offered else ()
+    return {**{name: value for name, value in environ.items() if name not in foreign}, **offered}
 
 
 def given_servers(

@@ -53,15 +53,17 @@ class Misconfigured(OperatorNeeded):
 
 
 def run_service(
-    name: str, *, replica: str | None = None, instance: str | None = None, overrides: Mapping[str, str] | None = None
+    name: str, *, replica: str | None = None, instance: str | None = None, environ: Mapping[str, str] | None = None
 ) -> int:
     """Run the service of this name until SIGTERM or SIGINT. -> exit code.
 
     name       a service, or two joined by `+`: the second takes what the first emits, without the topic between them
     instance   the sink, for services that run once per sink
-    overrides  settings as environment variables, which win over the environment
+    environ    takes the place of this process's environment
     """
-    os.environ.update(overrides or {})
+    if environ is not None:
+        os.environ.clear()
+        os.environ.update(environ)
     try:
         service, inner = _find(name, instance)
     except Misconfigured as error:

@@ -15,7 +15,7 @@ from ingestcore.datasets.spec import SinkSpec, SourceSpec
 from ingestcore.fleet.backoff import LONGEST_SECONDS, SOUND_SECONDS, Backoff
 from ingestcore.fleet.bring_up import Options, run_command, service_environment
 from ingestcore.fleet.layout import Layout
-from ingestcore.fleet.servers import buckets_of, given_servers, platform_of, wanted_servers
+from ingestcore.fleet.servers import buckets_of, given_servers, platform_of, reaching, wanted_servers
 from ingestcore.fleet.wanted import UnknownService, Wanted, wanted_processes
 from ingestcore.runtime.service import Service, discover
 
@@ -169,6 +169,14 @@ def test_an_address_of_the_embedded_stack_itself_does_not_keep_it_from_starting(
 def test_postgres_is_embedded_only_where_a_sink_is_for_it(sink: dict[str, Any], had: list[str], postgres: bool) -> None:
     config = Config(sinks={"a": SinkSpec.model_validate(sink)})
     assert ("postgres" in wanted_servers(config, had)) is postgres
+
+
+def test_credentials_go_with_their_s3() -> None:
+    mine = {"AWS_ACCESS_KEY_ID": "mine", "AWS_SESSION_TOKEN": "mine", "AWS_PROFILE": "work", "PATH": "/bin"}
+    embedded = {"S3_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "its", "AWS_SECRET_ACCESS_KEY": "its"}
+    assert reaching(mine, embedded) == {**embedded, "PATH": "/bin"}
+    named = {"S3_ENDPOINT_URL": "http://minio:9000", "REDIS_URL": "redis://127.0.0.1:1"}
+    assert reaching(mine, named) == {**mine, **named}
 
 
 def test_settings_reach_the_servers_of_the_fleet_whatever_this_shell_exports(monkeypatch: pytest.MonkeyPatch) -> None:

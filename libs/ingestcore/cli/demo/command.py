@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -118,7 +117,7 @@ def _events(console: Console, folder: Path, seed: int) -> dict[str, Any]:
     posted = burst(seed)
     _say(console, 6, "Posting signed events, with retries and bad ones, to the webhook gateway")
     secret = (folder / _SECRET).read_text().strip()
-    reach = {**environment(folder), **os.environ}
+    reach = environment(folder)
     answers, arrivals = webhooks.send(console, posted, webhooks.url(folder), secret, reach["POSTGRES_URL"])
     _say(console, 7, "The rows in Postgres, beside what was accepted")
     return webhooks.compare(console, platform(folder), posted, answers, arrivals)
@@ -195,7 +194,7 @@ def _configure(folder: Path) -> Path:
 def _upload(folder: Path, path: Path) -> None:
     from ingestcore.stores.s3 import open_store
 
-    reach = {**environment(folder), **os.environ}
+    reach = environment(folder)
     store = open_store(
         endpoint_url=platform(folder).s3_endpoint_url,
         region=reach.get("AWS_REGION"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +41,5 @@ def run(
     from ingestcore.runtime.process import run_service
 
     settings = read(config).environment() if config else {}
-    overrides = {name: value for name, value in settings.items() if name not in os.environ}
-    overrides |= environment(folder)
-    raise typer.Exit(run_service(service, replica=replica, instance=sink, overrides=overrides))
+    environ = {**settings, **environment(folder)}
+    raise typer.Exit(run_service(service, replica=replica, instance=sink, environ=environ))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -83,7 +82,7 @@ def trace(
             EXIT_CONFIGURATION,
         )
     target = platform(folder)
-    specs = config_topic.read(target, {**environment(folder), **os.environ})
+    specs = config_topic.read(target, environment(folder))
     reads = Reads(target, specs, partial(open_s3, folder))
     if what is not None and row is not None:
         stories = [_of_object(reads, what, row)]

@@ -99,7 +99,8 @@ class Follower:
         if not wanted and story.normalized:
             self._say(f"{'':>10}  no sink for Postgres takes {escape(table)}: `ingest trace` finds it in the lake")
             return True
-        return wanted <= {row.sink for row in story.tables} and bool(story.tables)
+        # The topic is read before the table: a row may be in Postgres that was not yet published a moment ago.
+        return bool(story.normalized) and wanted <= {row.sink for row in story.tables} and bool(story.tables)
 
     def _after(self, story: Story, moment_ms: int | None) -> str:
         """-> time since the event was accepted; by the broker's clock, of what is seen by this machine's."""

@@ -4,7 +4,6 @@ what an operator wants to see then: where the event goes."""
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 import urllib.error
@@ -69,7 +68,7 @@ def send(
     from ingestcore.kafka import config_topic
 
     body, target = _read(file), platform(folder)
-    specs = config_topic.read(target, {**environment(folder), **os.environ})
+    specs = config_topic.read(target, environment(folder))
     known = specs.sources_of("http")
     if source not in known:
         meant = nearest(source, known) or f"there are: {', '.join(known) or 'none'}"
