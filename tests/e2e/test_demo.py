@@ -16,7 +16,6 @@ FOREIGN = {
     "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
     "AWS_SECRET_ACCESS_KEY": "of another account",
     "AWS_SESSION_TOKEN": "temporary",
-    "AWS_PROFILE": "work",
 }
 """Whoever tries the demo may be at work in AWS."""
 
