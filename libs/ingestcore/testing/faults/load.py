@@ -113,6 +113,8 @@ class Load:
         """
         fleet.quiet(_SETTLE_SECONDS)
         replayed = self._check_ledger(fleet)
+        # What the lister had not listed a moment ago is on its way: the ledger waited for its rows, not for the sinks.
+        fleet.quiet(_SETTLE_SECONDS)
         self._check_letters(fleet, connection)
         for dataset in _KINDS:
             self._check_rows(fleet, connection, dataset)
