@@ -1,8 +1,10 @@
-"""HTTP/1.1 of uvicorn with deadlines and limits for headers: before an application is asked."""
+"""HTTP/1.1 of uvicorn with deadlines and limits for headers, before an application is asked, and a close that lets a
+producer read why."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import chain
 from typing import Any, Final, cast
 
@@ -19,8 +21,10 @@ class _InOneWrite:
     """The transport as uvicorn sees it: head and body of an answer leave together. uvicorn writes them one by one, and
     uvloop sends what is written at once: a system call more, and a packet more for the client to wake up for."""
 
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
+    def __init__(self, transport: Any, close: Callable[[], None]) -> None:
+        """close: what to do instead of closing the transport, once the answer is on its way."""
+        self._transport, self._close = transport, close
+        self._closing = False
         self._head = b""
 
     def write(self, data: bytes) -> None:
@@ -37,7 +41,11 @@ class _InOneWrite:
 
     def close(self) -> None:
         self.flush()
-        self._transport.close()
+        self._closing = True
+        self._close()
+
+    def is_closing(self) -> bool:
+        return self._closing or bool(self._transport.is_closing())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -52,10 +60,12 @@ def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
         _deadline: asyncio.TimerHandle | None = None
         _head_bytes = 0
         _in_head = True
+        _only_discards = False
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._writing = _InOneWrite(transport)
+            self._connection = transport
+            self._writing = _InOneWrite(transport, self._close)
             self.transport = cast(asyncio.Transport, self._writing)
             if len(self.connections) > settings.max_connections:
                 transport.abort()
@@ -67,6 +77,8 @@ def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
+            if self._only_discards:
+                return
             if self._in_head:
                 self._head_bytes += len(data)
             super().data_received(data)
@@ -100,6 +112,20 @@ def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
 
         def send_400_response(self, msg: str) -> None:
             self._refuse(Problem(Kind.BAD_REQUEST))
+
+        def _close(self) -> None:
+            """A producer that is still sending its request would see a reset, and not the answer that is under way, if
+            the connection were closed under its hands: only our side is closed, and what still comes is discarded for
+            as long as a body may take (RFC 9112, 9.6)."""
+            unread = not self._in_head or self._head_bytes
+            if not unread or self._only_discards or self._connection.is_closing():
+                self._connection.close()
+                return
+            self._only_discards = True
+            self._stop_waiting()
+            self._deadline = self.loop.call_later(settings.body_seconds, self._connection.close)
+            self._connection.write_eof()
+            self.flow.resume_reading()
 
         def _await_head(self) -> None:
             self._deadline = self.loop.call_later(settings.header_seconds, self._late)

@@ -69,7 +69,7 @@ class GatewaySettings(Settings):
     """Until the headers of a request must be there"""
 
     body_seconds: Seconds = Field(default=30.0, gt=0)
-    """Until its body must be there, else 408"""
+    """Until its body must be there, else 408; what follows a refusal is discarded for as long, so that it is read"""
 
     keep_alive_seconds: Seconds = Field(default=75.0, gt=0)
     """An idle connection is closed after this long"""

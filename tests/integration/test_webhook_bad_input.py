@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import socket
@@ -243,6 +244,34 @@ def test_slow_headers_and_bodies_are_not_waited_for(world: GatewayWorld) -> None
 def test_headers_without_an_end_are_cut_off(world: GatewayWorld) -> None:
     told = raw(world, b"POST /v1/webhooks/open HTTP/1.1\r\n" + b"X-A: " + b"b" * 50_000)
     assert told.startswith(b"HTTP/1.1 431"), told
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (head("open", f"Content-Length: {1 << 26}"), b"413"),
+        (head("open", "Transfer-Encoding: chunked") + b"4000000\r\n", b"413"),
+        (b"NONSENSE\r\n\r\n", b"400"),
+        (b"POST /v1/webhooks/open HTTP/1.1\r\nX-A: ", b"431"),
+    ],
+    ids=["declared", "chunked", "no HTTP", "headers"],
+)
+def test_a_producer_that_sends_all_before_it_reads_is_told_why(
+    world: GatewayWorld, request_head: bytes, status: bytes
+) -> None:
+    told = raw(world, request_head, bytes([120]) * (1 << 26))
+    assert told.startswith(b"HTTP/1.1 " + status), told
+
+
+def test_a_producer_that_never_stops_sending_is_cut_off(world: GatewayWorld) -> None:
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", world.port()), timeout=3) as made:
+        made.sendall(head("open", f"Content-Length: {1 << 30}"))
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - began < 20:
+                made.sendall(b"x")
+                time.sleep(0.01)
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
