@@ -98,8 +98,7 @@ class ParquetSink:
         settled = owned.settled_lines(input, parcel)
         if settled is not None:
             return settled
-        wanted = self._spec.datasets
-        if wanted is not None and parcel.table and parcel.table not in wanted:
+        if parcel.table and not self._spec.takes(parcel.table):
             return tuple(line._replace(fate=Fate.NOT_FOR_US) for line in parcel.lines)
         return None if parcel.rows else parcel.lines
 

@@ -84,8 +84,7 @@ class PostgresSinkStage:
     def process(self, input: Input, resume: str | None) -> Iterator[Step | None]:
         self._follow_spec()
         batch = read(input.value)
-        wanted = self._spec.datasets
-        if wanted is not None and _name(input) not in wanted:
+        if not self._spec.takes(_name(input)):
             yield Step((input.at,), _lines(input.at, batch, Fate.NOT_FOR_US))
         else:
             self._held.append((input, batch))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +16,10 @@ from devstack.cache import cache_folder
 from devstack.ports import PortClaims
 from ingestcore.bench.http_load import Load
 from ingestcore.datasets.http_source import Auth
-from ingestcore.datasets.webhook_signing import proof
+from ingestcore.testing.first_seen import FirstSeen
 from ingestcore.testing.fleet import LocalFleet
 from ingestcore.testing.gateway_world import STANDARD
+from ingestcore.testing.producers import Post, as_http
 
 _NAME: Final = "benchrows"
 _GATEWAY: Final = "webhook-gateway"
@@ -55,10 +55,11 @@ async def accept_to_row(
             }
         )
     try:
-        looking = _Looking(stack.endpoints.postgres, len(events))
+        looking = _Numbers(stack.endpoints.postgres)
         accepted = [0.0] * len(events)
         auth = Auth.model_validate(STANDARD)
-        requests = [_request(auth, body, number) for number, body in enumerate(events)]
+        posts = (Post(_NAME, auth, f"evt-{number}", body) for number, body in enumerate(events))
+        requests = [as_http(post.path, post.body, post.headers()) for post in posts]
 
         def note(first: int) -> Any:
             def noted(number: int) -> None:
@@ -85,47 +86,20 @@ async def accept_to_row(
     }
 
 
-class _Looking:
-    """Notes, in a thread of its own, when each number is first seen in the table."""
+class _Numbers(FirstSeen[int]):
+    """Rows by number; of those behind the first that is missing, so that a look stays cheap."""
 
-    def __init__(self, url: str, count: int) -> None:
-        self._url, self._count = url, count
-        self.seen: dict[int, float] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+    def __init__(self, url: str) -> None:
+        super().__init__(url, _LOOK_SECONDS)
+        self._below = 0
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
+    def look(self, connection: psycopg.Connection[Any]) -> Iterable[int]:
+        while self._below in self.seen:
+            self._below += 1
+        found = connection.execute("SELECT number FROM orders WHERE number >= %s", (self._below,))
+        return [number for (number,) in found]
 
     def until(self, count: int) -> None:
         """Raises RuntimeError: so many rows are not there in time."""
-        deadline = time.monotonic() + _TIMEOUT_SECONDS
-        while len(self.seen) < count:
-            if time.monotonic() > deadline or not self._thread.is_alive():
-                raise RuntimeError(f"{len(self.seen)} of {count} rows are in Postgres after {_TIMEOUT_SECONDS:g} s")
-            time.sleep(_LOOK_SECONDS)
-
-    def _look(self) -> None:
-        below = 0
-        with psycopg.connect(self._url, autocommit=True) as connection:
-            while not self._ended.wait(_LOOK_SECONDS):
-                try:
-                    found = connection.execute("SELECT number FROM orders WHERE number >= %s", (below,)).fetchall()
-                except psycopg.errors.UndefinedTable:
-                    continue  # the sink makes it with the first rows
-                now = time.monotonic()
-                for (number,) in found:
-                    self.seen.setdefault(number, now)
-                while below in self.seen:
-                    below += 1
-
-
-def _request(auth: Auth, body: bytes, number: int) -> bytes:
-    lines = [f"POST /v1/webhooks/{_NAME} HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
-    signed = proof(auth, body, id=f"evt-{number}", now=time.time())
-    lines += [f"Content-Length: {len(body)}", *(f"{name}: {value}" for name, value in signed.items())]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+        if not self.wait(range(count), _TIMEOUT_SECONDS):
+            raise RuntimeError(f"{len(self.seen)} of {count} rows are in Postgres after {_TIMEOUT_SECONDS:g} s")

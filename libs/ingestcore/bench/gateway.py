@@ -23,6 +23,7 @@ from ingestcore.bench.accept_to_row import accept_to_row
 from ingestcore.bench.cost import Cost
 from ingestcore.bench.http_load import Load
 from ingestcore.testing.gateway_world import STANDARD, GatewayWorld, own_platform
+from ingestcore.testing.producers import as_http
 
 SOURCE: Final = "load"
 _BATCH: Final = 500
@@ -128,9 +129,7 @@ def _event(number: int) -> bytes:
 
 
 def _request(world: GatewayWorld, path: str, body: bytes, id: str) -> bytes:
-    lines = [f"POST /v1/webhooks/{path} HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
-    lines += [f"Content-Length: {len(body)}", *(f"{n}: {v}" for n, v in world.signed(SOURCE, body, id).items())]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    return as_http(path, body, {"Content-Type": "application/json", **world.signed(SOURCE, body, id)})
 
 
 async def _counted(

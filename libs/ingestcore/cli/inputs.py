@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ingestcore.cli.errors import EXIT_CONFIGURATION, OperatorError
-from ingestcore.cli.target import environment, offered
-from ingestcore.fleet.servers import platform_of
+from ingestcore.cli.target import offered
+from ingestcore.fleet.servers import platform_of, reaching
 from ingestcore.stores.objects import Changed, Missing
 
 if TYPE_CHECKING:
@@ -63,9 +64,10 @@ def open_s3(folder: Path, place: S3Access | None = None) -> ObjectStore:
     # Without keys of the place or of the fleet the SDK looks for them itself: temporary ones have a token, too.
     keys = place if place is not None and place.access_key_id is not None else None
     fleet = offered(folder)
+    variables = reaching(os.environ, fleet)
     return open_store(
-        endpoint_url=(place.endpoint_url if place else None) or platform_of(environment(folder)).s3_endpoint_url,
-        region=(place.region if place else None) or environment(folder).get("AWS_REGION"),
+        endpoint_url=(place.endpoint_url if place else None) or platform_of(variables).s3_endpoint_url,
+        region=(place.region if place else None) or variables.get("AWS_REGION"),
         path_style=place.path_style if place else None,
         access_key_id=keys.access_key_id if keys else fleet.get("AWS_ACCESS_KEY_ID"),
         secret_access_key=keys.secret_access_key if keys else fleet.get("AWS_SECRET_ACCESS_KEY"),

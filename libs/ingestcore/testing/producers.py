@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, NamedTuple
@@ -34,6 +34,13 @@ class Reply(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
+def as_http(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    """-> a post as it goes over the wire. path: below /v1/webhooks/."""
+    lines = [f"POST /v1/webhooks/{path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
 class Client:
     """One connection to the gateway, kept while it holds, made anew for the next post where it broke."""
 
@@ -43,14 +50,12 @@ class Client:
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """path: below /v1/webhooks/."""
-        lines = [f"POST /v1/webhooks/{path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 if self._streams is None:
                     self._streams = await asyncio.open_connection("127.0.0.1", self._port)
                 reader, writer = self._streams
-                writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+                writer.write(as_http(path, body, headers))
                 reply = await _read(reader)
         except (OSError, asyncio.IncompleteReadError):  # TimeoutError is an OSError
             self.close()
@@ -89,10 +94,9 @@ class Post:
         """-> ids of its events."""
         return tuple(f"{self.id}:{number}" for number in range(1, self.items + 1)) or (self.id,)
 
-    async def by(self, client: Client) -> Reply:
-        """Sign it for now and post it once."""
-        headers = {"Content-Type": "application/json", **proof(self.auth, self.body, id=self.id, now=time.time())}
-        return await client.post(self.path, self.body, headers)
+    def headers(self) -> dict[str, str]:
+        """-> with a signature for now."""
+        return {"Content-Type": "application/json", **proof(self.auth, self.body, id=self.id, now=time.time())}
 
 
 @dataclass
@@ -109,13 +113,25 @@ class Told:
 class Producers:
     """A crowd in a thread of its own: `let_go` gives it posts to do, leaving the `with` block ends it.
 
-    clients  that post side by side, in the order of the posts
-    seed     of the pauses between two tries
+    clients           that post side by side, in the order of the posts
+    seed              of the pauses between two tries
+    patience_seconds  with one post
+    answered          called in that thread with each post and its last reply
     """
 
-    def __init__(self, port: int, posts: Sequence[Post], *, clients: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        port: int,
+        posts: Sequence[Post],
+        *,
+        clients: int,
+        seed: int = 0,
+        patience_seconds: float = _PATIENCE_SECONDS,
+        answered: Callable[[Post, Reply], None] = lambda post, reply: None,
+    ) -> None:
         self.told = Told()
         self._port, self._clients, self._draw = port, clients, random.Random(seed)
+        self._patience_seconds, self._answered = patience_seconds, answered
         self._all, self._left = posts, iter(posts)
         self._let_go = 0
         self._loop = asyncio.new_event_loop()
@@ -167,7 +183,7 @@ class Producers:
         """As a careful producer does: again, with pauses, while that may help."""
         began = time.monotonic()
         for tried in range(1_000_000):
-            reply = await post.by(client)
+            reply = await client.post(post.path, post.body, post.headers())
             self.told.statuses[reply.status] += 1
             if 200 <= reply.status < 300:
                 told = json.loads(reply.body)
@@ -175,11 +191,12 @@ class Producers:
                     self.told.accepted[taken["event_id"]] += 1
                     self.told.duplicates += taken["duplicate"]
                 if reply.status == 202:
-                    return
-            if not _worth_a_repeat(reply) or time.monotonic() - began > _PATIENCE_SECONDS:
+                    break
+            if not _worth_a_repeat(reply) or time.monotonic() - began > self._patience_seconds:
+                self.told.final.append((post.id, reply))
                 break
             await asyncio.sleep(self._pause(reply, tried))
-        self.told.final.append((post.id, reply))
+        self._answered(post, reply)
 
     def _pause(self, reply: Reply, tried: int) -> float:
         asked = reply.headers.get("retry-after", "")

@@ -113,16 +113,12 @@ class Reads:
     def sinks(self, source: str, table: str | None = None) -> Iterator[SinkFiles]:
         """-> the files of every sink that reads `source`, and takes a dataset if one is named."""
         for name, spec in self.specs.sinks().items():
-            if (
-                spec.parquet
-                and spec.from_ == source
-                and (table is None or spec.datasets is None or table in spec.datasets)
-            ):
+            if spec.parquet and spec.from_ == source and (table is None or spec.takes(table)):
                 place = self.specs.sink(name).lake
                 yield SinkFiles(self.open_store(place), name, place.uri)
 
     def databases(self, table: str) -> Iterator[tuple[str, PostgresSink]]:
         """-> the sinks that keep rows of a dataset in Postgres. Raises SecretMissing, Unusable."""
         for name, spec in self.specs.sinks().items():
-            if spec.postgres and (spec.datasets is None or table in spec.datasets):
+            if spec.postgres and spec.takes(table):
                 yield name, self.specs.sink(name).database

@@ -27,11 +27,11 @@ def find_tables(reads: Reads, at: Subject) -> None:
 
 
 def _look(reads: Reads, at: Subject, sink: str, spec: PostgresSink, dataset: str) -> None:
-    keyed = at.spec is not None and bool(at.spec.primary_key)
-    if keyed and len(at.entity) < len(at.spec.primary_key if at.spec else ()):
+    primary_key = at.spec.primary_key if at.spec else ()
+    if len(at.entity) < len(primary_key):
         at.story.note(f"not looked for in Postgres of sink {sink}: its typed message, with its primary key, is gone")
         return
-    where: dict[str, Any] = {**at.entity, _TENANT: at.story.tenant} if keyed else {KEY: at.key}
+    where: dict[str, Any] = {**at.entity, _TENANT: at.story.tenant} if primary_key else {KEY: at.key}
     name = spec.table or dataset
     try:
         found = _key_of(spec, name, where)

@@ -18,6 +18,7 @@ from ingestcore.cli.demo.names import DATASET, EVENTS, KEY, LAKE_URI, SCHEMA, SO
 from ingestcore.cli.errors import EXIT_CONFIGURATION, EXIT_FAILED, OperatorError
 from ingestcore.cli.fleet import control
 from ingestcore.cli.fleet.up import up
+from ingestcore.cli.inputs import open_s3
 from ingestcore.cli.looking import completeness, ledger
 from ingestcore.cli.target import environment, platform
 from ingestcore.fleet.layout import Layout
@@ -90,7 +91,7 @@ def _rows(console: Console, folder: Path, truth: Truth, expected: Path) -> dict[
     from ingestcore.cli.demo.report import report
 
     _say(console, 3, f"Uploading to s3://{SOURCE_BUCKET}/{KEY}, watching the rows go through")
-    _upload(folder, truth.path)
+    open_s3(folder).put_new(SOURCE_BUCKET, KEY, truth.path)
     with Bars(console, Layout.of(folder), truth.rows, truth.nbytes) as bars:
         audit = completeness.Watch(platform(folder))
         found = audit.wait(1, timeout_seconds=TIMEOUT_SECONDS, on_look=bars.looked)
@@ -189,19 +190,6 @@ def _configure(folder: Path) -> Path:
     }
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
-
-
-def _upload(folder: Path, path: Path) -> None:
-    from ingestcore.stores.s3 import open_store
-
-    reach = environment(folder)
-    store = open_store(
-        endpoint_url=platform(folder).s3_endpoint_url,
-        region=reach.get("AWS_REGION"),
-        access_key_id=reach.get("AWS_ACCESS_KEY_ID"),
-        secret_access_key=reach.get("AWS_SECRET_ACCESS_KEY"),
-    )
-    store.put_new(SOURCE_BUCKET, KEY, path)
 
 
 def _judge(console: Console, found: completeness.Completeness) -> bool:

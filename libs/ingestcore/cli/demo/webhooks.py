@@ -18,7 +18,7 @@ from rich.table import Table
 from ingestcore.cli.demo.arrivals import LOOK_SECONDS, Arrivals
 from ingestcore.cli.demo.events import Burst
 from ingestcore.cli.demo.names import EVENTS, SCHEMA, WEBHOOK
-from ingestcore.cli.demo.producers import Answers, Producers
+from ingestcore.cli.demo.producers import Answers, deliver
 from ingestcore.cli.demo.report import verdict
 from ingestcore.cli.errors import OperatorError
 from ingestcore.cli.looking import completeness
@@ -57,7 +57,7 @@ def send(console: Console, burst: Burst, place: str, secret: str, database_url: 
         soft_wrap=True,
     )
     with _postgres(), Arrivals(database_url) as arrivals:
-        answers = Producers(place, secret).post(burst)
+        answers = deliver(place, secret, burst)
         arrivals.wait(burst.rows, _ROWS_SECONDS)
     table = _table("answer", "posts", "expected", "")
     expected = burst.answers()

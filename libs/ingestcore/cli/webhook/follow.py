@@ -91,11 +91,7 @@ class Follower:
         if story.letters or story.first is not None:
             return True
         table = story.dataset.rpartition("@")[0]
-        wanted = {
-            name
-            for name, spec in self._specs.sinks().items()
-            if spec.postgres and (spec.datasets is None or table in spec.datasets)
-        }
+        wanted = {name for name, spec in self._specs.sinks().items() if spec.postgres and spec.takes(table)}
         if not wanted and story.normalized:
             self._say(f"{'':>10}  no sink for Postgres takes {escape(table)}: `ingest trace` finds it in the lake")
             return True

@@ -44,6 +44,10 @@ class SinkSpec(Spec):
     datasets: tuple[Name, ...] | None = None
     """Which ones; left out: all"""
 
+    def takes(self, dataset: str) -> bool:
+        """dataset: its name, without version."""
+        return self.datasets is None or dataset in self.datasets
+
     @property
     def lake(self) -> ParquetSink:
         """Of a sink with `parquet:`."""
