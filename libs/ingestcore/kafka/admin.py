@@ -193,11 +193,13 @@ def set_retention(platform: Platform, topic: str, retention_ms: int) -> None:
         raise admin.failed(error, f"retention.ms of {name} can't be set to {retention_ms}") from error
 
 
-def end_offsets(admin: Admin, name: str, partitions: int) -> tuple[int, ...]:
+def end_offsets(admin: Admin, name: str, partitions: int, *, readable: bool = False) -> tuple[int, ...]:
+    """-> by partition. readable: the ends of what is committed, before the first transaction that is open.
+
+    Raises Retriable, KafkaRefused."""
     wanted = {TopicPartition(name, p): OffsetSpec.latest() for p in range(partitions)}  # type: ignore[no-untyped-call]
-    futures = admin.list_offsets(
-        wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_TIMEOUT_SECONDS
-    )
+    isolation = IsolationLevel.READ_COMMITTED if readable else IsolationLevel.READ_UNCOMMITTED
+    futures = admin.list_offsets(wanted, isolation_level=isolation, request_timeout=_TIMEOUT_SECONDS)
     try:
         ends = {tp.partition: future.result(_TIMEOUT_SECONDS).offset for tp, future in futures.items()}
     except (KafkaException, TimeoutError) as error:

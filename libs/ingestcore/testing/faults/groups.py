@@ -29,7 +29,8 @@ STAGES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Of one group by partition: what is committed (offset and metadata), and how many offsets lie behind it."""
+    """Of one group by partition: what is committed (offset and metadata), and how many offsets behind it can be read:
+    what another service's open transaction holds back is no work yet."""
 
     committed: Mapping[int, tuple[int, str]]
     behind: Mapping[int, int]
@@ -82,7 +83,7 @@ class Groups:
 
     def _ends(self, topic: str) -> tuple[int, ...]:
         name = topic_name(self._platform.topic_prefix, topic)
-        return end_offsets(self._admin, name, self._platform.partitions)
+        return end_offsets(self._admin, name, self._platform.partitions, readable=True)
 
     def _members(self, instance: str) -> Sequence[Any]:
         group = self._platform.group(instance)
