@@ -88,6 +88,11 @@ LETTER = {"reason": "VALIDATION_FAIL", "stage": "event-parser", "message": "no",
             True,
         ),
         (
+            story(typed=[Where("typed", 1, 2)], tables=[InTable("warehouse", "public.orders", {"id": 7})]),
+            ["accepted", "parsed"],
+            False,
+        ),
+        (
             story(fate=Fate.DUPLICATE, typed=[Where("typed", 1, 2)], first=First("u", 3, Where("normalized", 1, 1))),
             ["accepted", "parsed", "repeat"],
             True,
@@ -98,7 +103,7 @@ LETTER = {"reason": "VALIDATION_FAIL", "stage": "event-parser", "message": "no",
             False,
         ),
     ],
-    ids=["accepted", "dead letter", "row", "repeat", "refused by the database"],
+    ids=["accepted", "dead letter", "row", "row before its topic was read again", "repeat", "refused by the database"],
 )
 def test_the_steps_of_an_event(told: Story, names: list[str], ends_well: bool) -> None:
     assert [name for name, _, _ in steps(told)] == names
