@@ -1,4 +1,4 @@
-"""The only file here that speaks to Postgres: one connection, one transaction per chunk."""
+"""One connection to Postgres, one transaction per chunk."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from ingestcore.datasets.postgres_sink import PostgresSink
 from ingestcore.stage import OperatorNeeded
 from services.postgres_sink.chunk import Chunk, Place
 from services.postgres_sink.failures import Away, Fault, Outage, TimedOut, fault, refusal
+from services.postgres_sink.late import LateRows
 from services.postgres_sink.newest import Ints
-from services.postgres_sink.outcome import There, Written, left
+from services.postgres_sink.outcome import Outcome, There, Written, left, outcome
 from services.postgres_sink.silence import Silence
 from services.postgres_sink.statements import Statements, statements
 from services.postgres_sink.table import (
@@ -55,6 +56,7 @@ class Database:
         self.spec = spec
         self._sink, self._patience = sink, spec.statement_timeout + silence_seconds
         self._silence = Silence(self._patience, self._line)
+        self._late = LateRows(sink, spec.schema_)
         self._connection: psycopg.Connection[Any] | None = None
         self._ready: dict[Table, Statements] = {}
         self._numbers = itertools.count()
@@ -64,24 +66,26 @@ class Database:
         with self._told():
             self._connected().execute("SELECT 1")
 
-    def write(self, chunk: Chunk) -> Written:
-        """Write the rows of a chunk that are newer than what is there, in one transaction."""
+    def write(self, chunk: Chunk) -> Outcome:
+        """Write the rows of a chunk that are newer than what is there, in one transaction. -> what became of them."""
         with self._told(chunk.table.label):
             connection = self._connected()
             work = self._ready.get(chunk.table) or self._prepare(connection, chunk.table)
-            written, done = Written(), set[int]()
             with connection.transaction():
-                while True:
-                    # A refused row no longer counts: an older one of the same entity may take its place.
-                    newest = chunk.entities.newest(left(chunk, written.refused))
-                    todo = newest if not done else newest[[row not in done for row in newest.tolist()]]
-                    if not len(todo):
-                        return written
-                    refused = len(written.refused)
-                    self._land(connection, work, chunk, todo, written)
-                    if len(written.refused) == refused:
-                        return written
-                    done.update(todo.tolist())
+                found = outcome(chunk, self._write_rows(connection, work, chunk))
+                if chunk.table.revision is not None:
+                    found = self._late.recall(connection, chunk, found)
+            if chunk.table.revision is not None:
+                self._late.written()
+            return found
+
+    def committed(self) -> None:
+        """Kafka has what was written, and its letters."""
+        self._late.committed()
+
+    def aborted(self) -> None:
+        """Kafka has nothing of what was written since `committed`: the rows come again."""
+        self._late.aborted()
 
     def close(self) -> None:
         if self._connection is not None:
@@ -91,6 +95,20 @@ class Database:
         self._ready.clear()
 
     # -- rows
+    def _write_rows(self, connection: psycopg.Connection[Any], work: Statements, chunk: Chunk) -> Written:
+        written, done = Written(), set[int]()
+        while True:
+            # A refused row no longer counts: an older one of the same entity may take its place.
+            newest = chunk.entities.newest(left(chunk, written.refused))
+            todo = newest if not done else newest[[row not in done for row in newest.tolist()]]
+            if not len(todo):
+                return written
+            refused = len(written.refused)
+            self._land(connection, work, chunk, todo, written)
+            if len(written.refused) == refused:
+                return written
+            done.update(todo.tolist())
+
     def _land(
         self, connection: psycopg.Connection[Any], work: Statements, chunk: Chunk, rows: Ints, written: Written
     ) -> None:
@@ -130,27 +148,34 @@ class Database:
     def _prepare(self, connection: psycopg.Connection[Any], table: Table) -> Statements:
         """Make or check the table, and one to stage its rows in. Raises OperatorNeeded."""
         with connection.transaction():
-            # Two replicas must not make it at once.
-            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"ingest {table.sql}",))
-            found = self._found(connection, table)
-            if found is None:
-                self._create(connection, table)
-                found = self._found(connection, table)
-                assert found is not None
-            trouble = list(refusals(table, found))
-            if missing := lacking(table, found):
-                if self.spec.alter == "none":
-                    columns = ", ".join(missing)
-                    trouble.append(f"it lacks {columns}: {add_statement(table, missing)}, or `alter: additive`")
-                elif not trouble:
-                    connection.execute(_sql(add_statement(table, missing)))
-                    log.info("columns added", table=table.label, columns=missing)
-            if trouble:
-                raise OperatorNeeded(f"table {table.label} can't take these rows: " + "; ".join(trouble))
+            self._fit(connection, table)
+            if table.revision is not None:
+                self._fit(connection, self._late.table)
+                self._late.sweep(connection)
         work = statements(table, f"ingest_{next(self._numbers)}")
         connection.execute(_sql(work.stage))
         self._ready[table] = work
         return work
+
+    def _fit(self, connection: psycopg.Connection[Any], table: Table) -> None:
+        """Make a table, or check it and add what it lacks. Raises OperatorNeeded."""
+        # Two replicas must not make it at once.
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"ingest {table.sql}",))
+        found = self._found(connection, table)
+        if found is None:
+            self._create(connection, table)
+            found = self._found(connection, table)
+            assert found is not None
+        trouble = list(refusals(table, found))
+        if missing := lacking(table, found):
+            if self.spec.alter == "none":
+                columns = ", ".join(missing)
+                trouble.append(f"it lacks {columns}: {add_statement(table, missing)}, or `alter: additive`")
+            elif not trouble:
+                connection.execute(_sql(add_statement(table, missing)))
+                log.info("columns added", table=table.label, columns=missing)
+        if trouble:
+            raise OperatorNeeded(f"table {table.label} can't take these rows: " + "; ".join(trouble))
 
     def _create(self, connection: psycopg.Connection[Any], table: Table) -> None:
         if not self.spec.create:

@@ -46,12 +46,12 @@ class Entities:
         last = np.append(self.entity[sorted_][1:] != self.entity[sorted_][:-1], True)
         return np.sort(sorted_[last])
 
-    def late(self) -> Mask:
-        """-> per row: whether a row before it had a higher revision of the same entity."""
+    def late(self, among: Ints) -> Mask:
+        """-> per row: whether of these rows one before it had a higher revision of the same entity."""
         found = np.zeros(len(self.entity), np.bool_)
-        if self.rank is None or not self.crowded:
+        if self.rank is None or not self.crowded or not len(among):
             return found
-        by_entity = np.argsort(self.entity, kind="stable")
+        by_entity = among[np.argsort(self.entity[among], kind="stable")]
         step = int(self.rank.max()) + 1
         # Higher entity numbers outdo every rank of those before: one running maximum serves all entities.
         height = self.entity[by_entity] * step + self.rank[by_entity]

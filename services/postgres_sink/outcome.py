@@ -44,7 +44,7 @@ class Outcome:
 
 
 def outcome(chunk: Chunk, written: Written) -> Outcome:
-    late = chunk.entities.late()
+    late = chunk.entities.late(left(chunk, written.refused))
     stale = {int(row): bool(late[row]) for row in _overtaken(chunk, written.refused)}
     for there in written.blocked:
         if there.ordinal not in written.refused:

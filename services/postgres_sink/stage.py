@@ -1,13 +1,15 @@
 """The Postgres sink. Pure: it decides what is held, written, waited for and refused; the database comes in.
 
 Inputs are held until the commit and written before it. A row is written where it is newer than what is there, so that
-writing it again, after a crash or an operator's reset, changes nothing: Kafka's offsets are the only memory.
+writing it again, after a crash or an operator's reset, changes nothing: Kafka's offsets are the only memory, but for
+rows that came late (`late`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -22,7 +24,7 @@ from services.postgres_sink.breaker import Breaker, Circuit
 from services.postgres_sink.chunk import Chunk, Slice, facts_of, slices_of
 from services.postgres_sink.failures import Away, CircuitOpen, TimedOut
 from services.postgres_sink.letters import letter
-from services.postgres_sink.outcome import Outcome, Written, outcome
+from services.postgres_sink.outcome import Outcome
 from services.postgres_sink.table import table_of
 
 
@@ -31,8 +33,12 @@ class Writer(Protocol):
 
     spec: PostgresSink
 
-    def write(self, chunk: Chunk) -> Written:
+    def write(self, chunk: Chunk) -> Outcome:
         """Raises Away, TimedOut, OperatorNeeded."""
+
+    def committed(self) -> None: ...
+
+    def aborted(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -75,9 +81,11 @@ class PostgresSinkStage:
 
     def revoked(self, partitions: Sequence[int]) -> None: ...
 
-    def committed(self) -> None: ...
+    def committed(self) -> None:
+        self._writer.committed()
 
     def aborted(self) -> None:
+        self._writer.aborted()
         self._held.clear()
 
     # -- inputs
@@ -114,13 +122,13 @@ class PostgresSinkStage:
         yield Step(covers, lines, rejects=rejects)
 
     def _chunks(self) -> Iterator[Chunk]:
-        """-> what is held, by dataset version and columns, in order."""
-        groups: dict[tuple[str, pa.Schema], list[tuple[Input, pa.RecordBatch]]] = {}
-        for input, batch in self._held:
-            groups.setdefault((input.headers["dataset"], batch.schema), []).append((input, batch))
+        """-> what is held, each table's rows in order: of one dataset version and columns."""
         place, limit = self._spec.database, self._spec.database.batch_size
-        for (dataset, schema), held in groups.items():
-            name = place.table or dataset.rpartition("@")[0]
+        by_table: dict[str, list[tuple[Input, pa.RecordBatch]]] = {}
+        for input, batch in self._held:
+            by_table.setdefault(place.table or _name(input), []).append((input, batch))
+        runs = ((name, run) for name, held in by_table.items() for run in groupby(held, _shape))
+        for name, ((dataset, schema), held) in runs:
             table = table_of(place.schema_, name, self._dataset(dataset), schema)
             gathered: list[Slice] = []
             for part in (part for input, batch in held for part in slices_of(input, batch, limit)):
@@ -156,7 +164,7 @@ class PostgresSinkStage:
                 return Reason.CIRCUIT_OPEN
             raise self._left_alone(f"Postgres of sink {self._sink} has failed again and again")
         try:
-            written = self._writer.write(chunk)
+            found = self._writer.write(chunk)
         except (Away, TimedOut) as error:
             self._breaker.failed()
             if self._breaker.state() is not Circuit.OPEN:
@@ -165,7 +173,7 @@ class PostgresSinkStage:
                 raise self._left_alone(str(error)) from error
             return Reason(error.reason)
         self._breaker.succeeded()
-        return outcome(chunk, written)
+        return found
 
     def _left_alone(self, why: str) -> CircuitOpen:
         seconds = self._breaker.seconds_left()
@@ -205,6 +213,11 @@ class PostgresSinkStage:
 
 def _name(input: Input) -> str:
     return input.headers["dataset"].rpartition("@")[0]
+
+
+def _shape(held: tuple[Input, pa.RecordBatch]) -> tuple[str, pa.Schema]:
+    input, batch = held
+    return input.headers["dataset"], batch.schema
 
 
 def _facts(batch: pa.RecordBatch, row: int) -> Any:

@@ -99,7 +99,7 @@ def test_every_entity_ends_at_its_highest_revision(world: EventsWorld) -> None:
     tallies = [day.sinks[SINK] for day in days]
     assert sum(tally.delivered + tally.stale for tally in tallies) == ENTITIES * REVISIONS
     late = len(world.late())
-    assert sum(tally.stale for tally in tallies) >= late > 0, "whoever was late is stale, whatever became of its letter"
+    assert sum(tally.stale for tally in tallies) >= late > 0, "whoever was late is stale"
     assert world.warehouse.metric("ingest_records_total", 'fate="stale"') > 0
     world.check_letters()
     world.check_deaths()

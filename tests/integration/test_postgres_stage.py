@@ -164,6 +164,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {},
         "column owner may not be null and no row has it",
     ),
+    "nowhere to note late rows": (
+        "CREATE TABLE orders (id bigint, revision bigint, _tenant text, PRIMARY KEY (id, _tenant))",
+        {"create": False},
+        "there is no table .*_ingest_late: CREATE TABLE IF NOT EXISTS .*create: true",
+    ),
 }
 
 
@@ -340,6 +345,9 @@ def test_where_the_newest_row_is_refused_the_one_before_lands(open_world: Open) 
     step = run.give(world.rows(orders((1, 2), (1, 4), (1, 9), (1, 7), (2, 9)), first_row=10))
     assert fates(step) == {Fate.DELIVERED: 1, Fate.STALE: 1, Fate.REJECTED: 3}
     assert table(world) == [(1, 4)]
+    step = run.give(world.rows(orders((3, 9), (3, 1), (3, 2)), first_row=20))
+    assert reasons(step.rejects) == [("CONSTRAINT_VIOLATION", "20")], "nothing is late after what is not there"
+    assert table(world) == [(1, 4), (3, 2)]
 
 
 # -- outages

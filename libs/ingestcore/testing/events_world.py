@@ -190,15 +190,13 @@ class EventsWorld:
         return found
 
     def check_letters(self) -> None:
-        """The sink's letters are those of rows that came late, one each; a kill of the sink may have cost some, see
-        docs/postgres.md. Raises AssertionError."""
+        """The sink's letters are those of rows that came late, one each. Raises AssertionError."""
         connection = self.fleet.connection()
         found = self.fleet.letters(connection, ("reason", "audience", "facts"))
         assert {(reason, audience) for reason, audience, _ in found} == {(Reason.OLDER_REVISION.value, SINK)}
         events, late = Counter(json.loads(facts)["event"] for _, _, facts in found), Counter(self.late())
         assert events <= late, f"letters that must not be: {events - late}"
-        killed = any(label.startswith(f"{SINK}-") for label in self.killed)
-        assert killed or events == late, f"letters that are missing: {late - events}"
+        assert events == late, f"letters that are missing: {late - events}"
 
 
 def _payment(number: int) -> dict[str, Any]:

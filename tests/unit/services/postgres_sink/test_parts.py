@@ -49,7 +49,7 @@ def test_a_batch_ends_as_if_its_rows_came_one_by_one(seed: int, revision: bool) 
     found = entities([i, text], versions if revision else None)
     newest, late = one_by_one(rows, revision)
     assert set(found.newest(np.arange(len(rows))).tolist()) == newest
-    assert set(np.flatnonzero(found.late()).tolist()) == late
+    assert set(np.flatnonzero(found.late(np.arange(len(rows)))).tolist()) == late
 
 
 def test_null_and_empty_keys_are_two() -> None:
@@ -59,7 +59,7 @@ def test_null_and_empty_keys_are_two() -> None:
 
 def test_one_row_per_entity_needs_no_choice() -> None:
     found = entities([pa.array([3, 1, 2])], pa.array([1, 1, 1]))
-    assert not found.crowded and found.newest(np.arange(3)).tolist() == [0, 1, 2] and not found.late().any()
+    assert not found.crowded and found.newest(np.arange(3)).tolist() == [0, 1, 2] and not found.late(np.arange(3)).any()
 
 
 def test_lines_are_escaped_and_nulls_are_marked() -> None:
