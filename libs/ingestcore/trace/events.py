@@ -12,12 +12,10 @@ from dataclasses import replace
 
 from ingestcore.datasets.registry import NotSeenYet
 from ingestcore.kafka import admin
-from ingestcore.messages.dead_letters import DeadLetter
 from ingestcore.messages.events import URI_SCHEME, Event
 from ingestcore.messages.rows import HASH, KEY, read
 from ingestcore.stage import Input
-from ingestcore.topics import topic_name
-from ingestcore.trace import forward
+from ingestcore.trace import forward, letters
 from ingestcore.trace.places import rows_of_key, rows_of_object
 from ingestcore.trace.reads import Reads, Subject
 from ingestcore.trace.story import Accepted, Fate, Hash, Raw, Story, Where
@@ -48,8 +46,9 @@ def record_of(reads: Reads, object_id: str, offset: int, content_hash: str) -> I
     return None
 
 
-def of_event(reads: Reads, input: Input, conclude: Conclude) -> Story:
-    """-> all that can be found out about an event. Raises Retriable; ValueError: the record is no event."""
+def of_event(reads: Reads, input: Input, conclude: Conclude, *, fresh: bool) -> Story:
+    """-> all that can be found out about an event. fresh: it was just posted, so that retention has removed nothing of
+    it. Raises Retriable, Refused; ValueError: the record is no event."""
     event = Event.of(input.value, input.headers)
     digest = hashlib.sha256(input.value).hexdigest()
     at = _subject(reads, event.object.id, event.object.uri, input.at.offset, event.object.dataset)
@@ -59,7 +58,7 @@ def of_event(reads: Reads, input: Input, conclude: Conclude) -> Story:
     story.moments["accepted"] = input.timestamp_ms
     story.raw = Raw(0, len(input.value), input.value, f"events[{input.at.partition}]@{input.at.offset}")
     story.hash = Hash(None, "", digest)
-    _forward(reads, at, digest, input.timestamp_ms)
+    _forward(reads, at, digest, input.timestamp_ms, fresh=fresh)
     return _told(at, conclude)
 
 
@@ -67,7 +66,7 @@ def of_row(reads: Reads, object_id: str, uri: str, offset: int, content_hash: st
     """-> of a row whose event retention has removed. Raises Retriable."""
     at = _subject(reads, object_id, uri, offset, "")
     at.story.note("retention has removed the event from the topic events")
-    _forward(reads, at, content_hash, 0)
+    _forward(reads, at, content_hash, 0, fresh=False)
     return _told(at, conclude)
 
 
@@ -86,9 +85,9 @@ def _know(reads: Reads, at: Subject, dataset: str) -> None:
             at.story.note(f"{dataset} is not in the configuration topic")
 
 
-def _forward(reads: Reads, at: Subject, content_hash: str, since_ms: int) -> None:
+def _forward(reads: Reads, at: Subject, content_hash: str, since_ms: int, *, fresh: bool) -> None:
     _find_typed(reads, at, content_hash, since_ms)
-    _find_letters(reads, at, since_ms)
+    letters.find(reads, at, since_ms, lake=not fresh)
     _find_published(reads, at, since_ms)
     forward.find_files(reads, at)
     find_tables(reads, at)
@@ -131,24 +130,6 @@ def _is_past(reads: Reads, partition: int, offset: int) -> bool:
     """Whether the normalizer is done with a typed message."""
     group, name = reads.platform.group("normalizer"), reads.topics["typed"].name
     return admin.committed(admin.open_admin(reads.platform), group).get((name, partition), 0) > offset
-
-
-def _find_letters(reads: Reads, at: Subject, since_ms: int) -> None:
-    """Of the event, and of its row at any sink."""
-    topic, letters = topic_name(reads.platform.topic_prefix, "events"), {}
-    for input in reads.since("dlq", since_ms):
-        letter = DeadLetter.of(input.value, input.headers)
-        event = at.story.event
-        of_it = event is not None and (letter.topic, letter.partition, letter.offset) == (
-            *(topic, event.partition, event.offset),
-        )
-        of_row = bool(at.key) and letter.origin == at.trail.id and letter.facts.get("event") == at.key.hex()
-        if of_it or of_row:
-            told = {"reason": letter.reason.value, "stage": letter.stage, "message": letter.message}
-            place = {"partition": input.at.partition, "offset": input.at.offset}
-            letters[letter.id] = {"id": letter.id, **told, **place}
-            at.story.moments.setdefault("dead letter", input.timestamp_ms)
-    at.story.letters = list(letters.values())
 
 
 def _told(at: Subject, conclude: Conclude) -> Story:

@@ -13,7 +13,7 @@ from ingestcore.messages.dead_letters import DeadLetter
 from ingestcore.messages.lake import LETTERS_TABLE
 from ingestcore.messages.rows import HASH, KEY, PROVENANCE, read
 from ingestcore.stage import Input
-from ingestcore.trace.lake import MOST_FILES, Found
+from ingestcore.trace.lake import MOST_FILES, Found, Search
 from ingestcore.trace.places import object_of, rows_of_key, rows_of_object, speaks_of
 from ingestcore.trace.reads import Reads, Subject
 from ingestcore.trace.story import First, Hash, Where
@@ -96,7 +96,7 @@ def find_letters(reads: Reads, at: Subject) -> None:
             letters.setdefault(letter.id, {"id": letter.id, **told, **place})
     if not letters and not at.story.typed:
         for files in reads.sinks("dlq"):
-            for found in files.letters(LETTERS_TABLE, at.story.tenant, at.story.uri, at.number)[0]:
+            for found in files.letters(LETTERS_TABLE, at.story.tenant, Search.letter(at.story.uri, at.number))[0]:
                 told = {name: found.row[name] for name in ("id", "reason", "stage", "message")}
                 letters.setdefault(told["id"], {**told, "file": found.held.file})
     at.story.letters = list(letters.values())

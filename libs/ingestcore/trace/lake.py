@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -27,7 +28,25 @@ MOST_FILES: Final = 5_000
 Fitting = Callable[[pa.RecordBatch], Sequence[int]]
 
 _NUMBER, _OBJECT = ROW, f"{PROVENANCE}.sourceUri"
-_LETTER_NUMBER, _LETTER_OBJECT = "row", "object_uri"
+_FACTS: Final = "facts"
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Rows that are meant. equal: values by column (`a.b`: a field of a struct); saying: of letters, what stands in
+    their facts; "": anything."""
+
+    equal: Mapping[str, Any]
+    saying: str = ""
+
+    @classmethod
+    def row(cls, uri: str, row: int) -> Search:
+        return cls({_NUMBER: row, _OBJECT: uri})
+
+    @classmethod
+    def letter(cls, uri: str, row: int) -> Search:
+        """Of a row."""
+        return cls({"row": row, "object_uri": uri})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +76,11 @@ class SinkFiles:
         listed = self._store.list(self._bucket, folder(self._prefix, table, tenant, day))
         named = ((entry, span_named(entry.key, where.topic)) for entry in listed)
         files = [entry for entry, span in named if span and span.holds(topic_id, where.partition, where.offset)]
-        return [found for entry in files for found in self._rows(entry, _NUMBER, _OBJECT, uri, row)]
+        return [found for entry in files for found in self._rows(entry, Search.row(uri, row))]
 
     def anywhere(self, table: str, tenant: str, uri: str, row: int) -> tuple[list[Found], bool]:
         """-> the row in any file of a table, and whether all files were looked at. tenant: "" of any."""
-        return self._search(table, tenant, _NUMBER, _OBJECT, uri, row)
+        return self._search(table, tenant, Search.row(uri, row))
 
     def having(self, table: str, columns: Collection[str], fitting: Fitting) -> Iterator[tuple[str, int]]:
         """-> (object URI, row) of the rows of a table with certain values. fitting: places of those rows in a batch of
@@ -78,13 +97,11 @@ class SinkFiles:
                         for place in fitting(batch):
                             yield _column(batch, _OBJECT)[place].as_py(), batch.column(_NUMBER)[place].as_py()
 
-    def letters(self, table: str, tenant: str, uri: str, row: int) -> tuple[list[Found], bool]:
-        """-> dead letters of the row, the same way."""
-        return self._search(table, tenant, _LETTER_NUMBER, _LETTER_OBJECT, uri, row)
+    def letters(self, table: str, tenant: str, wanted: Search) -> tuple[list[Found], bool]:
+        """-> dead letters, the same way."""
+        return self._search(table, tenant, wanted)
 
-    def _search(
-        self, table: str, tenant: str, number: str, object: str, uri: str, row: int
-    ) -> tuple[list[Found], bool]:
+    def _search(self, table: str, tenant: str, wanted: Search) -> tuple[list[Found], bool]:
         below = table_folder(self._prefix, table)
         if tenant:
             below += f"{PARTITION_COLUMNS[0]}={quote(tenant, safe='')}/"
@@ -94,17 +111,20 @@ class SinkFiles:
                 break
             files.append(entry)
         with ThreadPoolExecutor(_READERS, "lake") as readers:
-            many = readers.map(lambda entry: list(self._rows(entry, number, object, uri, row)), files)
+            many = readers.map(lambda entry: list(self._rows(entry, wanted)), files)
             return [found for some in many for found in some], len(files) < MOST_FILES
 
-    def _rows(self, entry: Listed, number: str, object: str, uri: str, row: int) -> Iterator[Found]:
+    def _rows(self, entry: Listed, wanted: Search) -> Iterator[Found]:
+        columns = [*wanted.equal, *([_FACTS] if wanted.saying else ())]
         with self._open(entry) as file:
             for group in range(file.metadata.num_row_groups):
-                if not may_hold(file.metadata.row_group(group), {number: row, object: uri}):
+                if not may_hold(file.metadata.row_group(group), wanted.equal):
                     continue
-                few = file.read_row_group(group, columns=[number, object], use_threads=False)
-                fits = pc.and_(pc.equal(few[number], row), pc.equal(_column(few, object), uri))
-                places = pc.indices_nonzero(pc.fill_null(fits, False))
+                few = file.read_row_group(group, columns=columns, use_threads=False)
+                fits = [pc.equal(_column(few, path), value) for path, value in wanted.equal.items()]
+                if wanted.saying:
+                    fits.append(pc.match_substring(few[_FACTS], wanted.saying))
+                places = pc.indices_nonzero(pc.fill_null(reduce(pc.and_, fits), False))
                 if len(places):
                     held = InLake(self.sink, f"s3://{self._bucket}/{entry.key}", group)
                     for whole in file.read_row_group(group, use_threads=False).take(places).to_pylist():

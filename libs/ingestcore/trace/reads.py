@@ -102,6 +102,10 @@ class Reads:
         later = {at: Bounds(max(b.start, begin[at]), b.end) for at, b in within.items()}
         return sweep(self.platform, later, any_format=True)
 
+    def has_lost(self, topic: str) -> bool:
+        """Whether retention has removed anything of it."""
+        return any(b.start for (name, _), b in self.bounds.items() if name == topic)
+
     def say_gone(self, story: Story, topic: str, spots: Sequence[Spot], otherwise: str) -> None:
         """Note that retention took what was looked for; if it did not, note `otherwise`."""
         gone = sum(offset < self.bounds[topic, partition].start for partition, offset in spots)

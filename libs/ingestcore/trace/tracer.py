@@ -49,10 +49,10 @@ def trace(reads: Reads, trail: Trail, row: int) -> Story:
     return at.story
 
 
-def trace_event(reads: Reads, input: Input) -> Story:
-    """-> all that can be found out about an event, by its record in `events`. Raises Retriable; ValueError: it is no
-    event."""
-    return events.of_event(reads, input, conclude)
+def trace_event(reads: Reads, input: Input, *, fresh: bool = False) -> Story:
+    """-> all that can be found out about an event, by its record in `events`. fresh: it was just posted. Raises
+    Retriable, Refused; ValueError: it is no event."""
+    return events.of_event(reads, input, conclude, fresh=fresh)
 
 
 def trace_row_of_event(reads: Reads, meant: Meant) -> Story:

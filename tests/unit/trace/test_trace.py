@@ -25,7 +25,7 @@ from ingestcore.stage import Origin
 from ingestcore.stores.ranged import TAIL_BYTES, RangedFile
 from ingestcore.testing.sink_world import MemoryBucket, SinkWorld, dead_letter, normalized, object_facts
 from ingestcore.testing.typed_rows import facts_of, typed_batch
-from ingestcore.trace.lake import SinkFiles
+from ingestcore.trace.lake import Search, SinkFiles
 from ingestcore.trace.places import block_of, object_of, rows_of_key, rows_of_object, speaks_of
 from ingestcore.trace.reads import Subject
 from ingestcore.trace.stored import StoredObject
@@ -255,8 +255,10 @@ def test_dead_letters_in_the_lake(tmp_path: Path) -> None:
     _, files = lake(
         tmp_path, dead_letter(0, b"x\n", facts, row=5), dead_letter(1, b"y\n", facts, row=6), **{"from": "dlq"}
     )
-    found, _ = files.letters("dlq", "acme", facts.uri, 6)
+    found, _ = files.letters("dlq", "acme", Search.letter(facts.uri, 6))
     assert [(hit.row["raw"], hit.row["reason"]) for hit in found] == [(b"y\n", "VALIDATION_FAIL")]
+    for said, raws in (('"row":"5"', [b"x\n"]), ('"row":"7"', [])):
+        assert [hit.row["raw"] for hit in files.letters("dlq", "", Search({}, said))[0]] == raws
 
 
 def test_a_file_says_where_it_comes_from_by_its_name_and_by_its_footer() -> None:

@@ -89,12 +89,20 @@ def trace(
     elif what is not None and (events := _of_event(reads, what, limit)):
         stories = events
     elif what is not None and not _KEY.fullmatch(what):
-        raise OperatorError(
-            f"{what!r} is no key (32 hex digits) and no id of an event in topic events; of an object say the row, too",
-            EXIT_CONFIGURATION,
-        )
+        stories = _of_letters(reads, what, "events", limit)
+        if not stories:
+            lost = _forgotten(reads, "events")
+            raise OperatorError(
+                f"{what!r} is no key (32 hex digits) and no id of an event in topic events{lost}; of an object say the "
+                "row, too",
+                EXIT_CONFIGURATION,
+            )
     else:
-        stories = _of_rows(reads, *_search(reads, what or "", dataset, key, limit))
+        filters = _filters(what or "", dataset, key)
+        found = _search(reads, dataset, filters, limit + 1)
+        stories = _of_rows(reads, found[:limit], len(found) > limit) or _of_letters(reads, what or "", "typed", limit)
+        if not stories:
+            raise OperatorError(_nothing(reads, what or "", dataset, key, filters))
     if as_json:
         print_json({"rows": [story.as_dict() for story in stories]})
     else:
@@ -160,12 +168,22 @@ def _of_event(reads: Reads, id: str, limit: int) -> list[Story]:
     return [trace_event(reads, input) for input in islice(named(reads, id), limit)]
 
 
-def _search(reads: Reads, key: str, dataset: str, values: Iterable[str] | None, limit: int) -> tuple[list[Meant], bool]:
-    """-> the rows that are meant, and whether there are more. Raises OperatorError: none."""
-    from ingestcore.cli.looking.tap_filters import Filters, pairs
-    from ingestcore.trace.tracer import search
+def _of_letters(reads: Reads, name: str, topic: str, limit: int) -> list[Story]:
+    """-> of events that retention has removed from the topic they were looked for in, what dead letters tell."""
+    from ingestcore.trace.letters import of_forgotten
 
-    filters = Filters([("_key", key.lower())] if key else pairs(values, "--key"), dataset=dataset)
+    return of_forgotten(reads, name)[:limit] if name and reads.has_lost(topic) else []
+
+
+def _filters(key: str, dataset: str, values: Iterable[str] | None) -> Filters:
+    from ingestcore.cli.looking.tap_filters import Filters, pairs
+
+    return Filters([("_key", key.lower())] if key else pairs(values, "--key"), dataset=dataset)
+
+
+def _search(reads: Reads, dataset: str, filters: Filters, limit: int) -> list[Meant]:
+    """-> rows that are meant; by values of columns also those that are in the lake alone."""
+    from ingestcore.trace.tracer import search
 
     def fitting(input: Input, batch: pa.RecordBatch) -> list[int]:
         if not filters.dataset_fits(input.headers.get("dataset", "")):
@@ -173,18 +191,19 @@ def _search(reads: Reads, key: str, dataset: str, values: Iterable[str] | None, 
         found: list[int] = filters.rows(batch).tolist()
         return found
 
-    found = list(islice(search(reads, fitting), limit + 1))
-    if not found and values:
-        found = list(islice(_in_lake(reads, dataset, filters), limit + 1))
-    if not found:
-        forgotten = any(b.start for (topic, _), b in reads.bounds.items() if topic == "typed")
-        lost = "; retention has removed the beginning of typed" if forgotten else ""
-        unknown = f"; no row has a column {', '.join(filters.unknown())}" if filters.unknown() else ""
-        said = f"key {key}" if key else f"{' and '.join(values or ())} in {dataset}"
-        raise OperatorError(
-            f"no row with {said} is in the topic typed{'' if key else ' or in the lake'}{lost}{unknown}"
-        )
-    return found[:limit], len(found) > limit
+    found = list(islice(search(reads, fitting), limit))
+    return found or (list(islice(_in_lake(reads, dataset, filters), limit)) if dataset else [])
+
+
+def _nothing(reads: Reads, key: str, dataset: str, values: Iterable[str] | None, filters: Filters) -> str:
+    unknown = f"; no row has a column {', '.join(filters.unknown())}" if filters.unknown() else ""
+    said = f"key {key}" if key else f"{' and '.join(values or ())} in {dataset}"
+    where = "the topic typed" if key else "the topic typed or in the lake"
+    return f"no row with {said} is in {where}{_forgotten(reads, 'typed')}{unknown}"
+
+
+def _forgotten(reads: Reads, topic: str) -> str:
+    return f"; retention has removed the beginning of {topic}" if reads.has_lost(topic) else ""
 
 
 def _in_lake(reads: Reads, dataset: str, filters: Filters) -> Iterable[Meant]:

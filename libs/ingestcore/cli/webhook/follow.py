@@ -86,7 +86,7 @@ class Follower:
         reads = Reads(self._platform, self._specs, self._open)
         since_ms = 0 if repeat else int((self._posted - _SKEW_SECONDS) * 1000)
         found = next(iter(named(reads, id, self._source, since_ms)), None)
-        return trace_event(reads, found) if found is not None else None
+        return trace_event(reads, found, fresh=not repeat) if found is not None else None
 
     def _ended(self, story: Story) -> bool:
         if story.letters or story.first is not None:
