@@ -120,11 +120,17 @@ def test_an_outage_of_postgres_opens_the_circuit_and_all_rows_land_after(world: 
 
 
 def test_a_reset_brings_deleted_rows_back_and_nothing_else(world: EventsWorld) -> None:
-    fleet, sql = world.fleet, world.warehouse.sql
+    fleet, sql, first = world.fleet, world.warehouse.sql, 5_000_000
+    ours = range(first, first + 200)
+    posts = [world.payment(number) for number in ours]
+    posts += [world.version(id, revision) for id in ours for revision in range(1, REVISIONS + 1)]
+    random.Random(7).shuffle(posts)
+    with world.posting(posts, clients=PRODUCERS) as producers:
+        assert producers.finish().accepted.keys() == {post.id for post in posts}
     fleet.quiet()
     letters = world.warehouse.letters()
     fleet.ingest("stop", SINK)
-    deleted = {"payments": "n BETWEEN 100 AND 199", "versions": "id BETWEEN 100 AND 199"}
+    deleted = {"payments": f"n BETWEEN {first} AND {first + 99}", "versions": f"id BETWEEN {first} AND {first + 99}"}
     columns = {"payments": "event, n, amount, _key", "versions": "id, revision, _key"}
     kept = {
         table: f"SELECT *, xmin::text FROM {table} WHERE NOT {gone} ORDER BY _key" for table, gone in deleted.items()
