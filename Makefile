@@ -14,7 +14,7 @@ help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## Make the virtual environment from the lock file
-$(READY): requirements.lock pyproject.toml hatch_build.py $(wildcard libs/ingestcore/digests/*.c)
+$(READY): requirements.lock pyproject.toml hatch_build.py $(wildcard libs/ingestcore/machine_code/*.c)
 	@echo "==> virtual environment ($$($(PYTHON) --version))"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@$(PYTHON) -m venv $(VENV)

@@ -14,10 +14,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingestcore.cli.main import main
 from ingestcore.datasets.spec import Size
-from ingestcore.digests.building import build
 from ingestcore.digests.choice import RowDigests
 from ingestcore.digests.machine_code import MachineCode
 from ingestcore.digests.portable import portable
+from ingestcore.machine_code.building import build
+from ingestcore.tabular import record_scan, row_ends, suspects
+from ingestcore.tabular.record_scan import RecordScan
 
 
 class DownloaderSettings(BaseSettings):
@@ -71,19 +73,33 @@ def ingest(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.fixture(scope="session")
-def machine_code(tmp_path_factory: pytest.TempPathFactory) -> MachineCode:
-    """The library of this source, built here: the installed one may be older."""
-    to = tmp_path_factory.mktemp("digests") / "library.so"
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of these sources, built here: the installed one may be older."""
+    to = tmp_path_factory.mktemp("machine-code") / "library.so"
     missing = build(to)
-    if missing is None:
-        try:
-            return MachineCode(to)
-        except OSError as error:
-            missing = str(error)
-    pytest.skip(f"this machine makes digests without machine code: {missing}")
+    if missing is not None:
+        pytest.skip(f"this machine goes without machine code: {missing}")
+    return to
+
+
+@pytest.fixture(scope="session")
+def machine_code(library: Path) -> MachineCode:
+    try:
+        return MachineCode(library)
+    except OSError as error:
+        pytest.skip(f"this machine makes digests without machine code: {error}")
 
 
 @pytest.fixture(params=["machine code", "portable"])
 def digests(request: pytest.FixtureRequest) -> RowDigests:
     """Both ways to the digests of rows."""
     return request.getfixturevalue("machine_code") if request.param == "machine code" else portable
+
+
+@pytest.fixture(params=["machine code", "numpy"])
+def scan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> RecordScan | None:
+    """Both ways to the ends of records and to what is set aside before a block is read."""
+    chosen = RecordScan(request.getfixturevalue("library")) if request.param == "machine code" else None
+    for module in (record_scan, row_ends, suspects):
+        monkeypatch.setattr(module, "record_scan", lambda: chosen)
+    return chosen

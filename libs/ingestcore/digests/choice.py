@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestcore.digests.building import BUILT
 from ingestcore.digests.machine_code import MachineCode
 from ingestcore.digests.message import Message
+from ingestcore.machine_code.building import BUILT
 
 RowDigests = Callable[[Message], NDArray[np.uint8]]
 """-> SHA-256 of each row's message, cut to 16 bytes: rows × 16"""

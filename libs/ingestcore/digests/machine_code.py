@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestcore.digests.building import source_digest
 from ingestcore.digests.message import DIGEST_BYTES, Message
+from ingestcore.machine_code.library import load
 
 
 class MachineCode:
@@ -19,12 +19,7 @@ class MachineCode:
 
     def __init__(self, library: Path) -> None:
         """Raises OSError: no library is there, or this processor can't run it, or it was built from another source."""
-        loaded = ctypes.CDLL(str(library))
-        told: Any = getattr(loaded, "ingest_row_digests_source", None)
-        if told is not None:
-            told.restype = ctypes.c_char_p
-        if told is None or told() != source_digest().encode():
-            raise OSError(f"{library} was built from another source: install the project again")
+        loaded = load(library)
         if not loaded.ingest_row_digests_usable():
             raise OSError("this processor has no SHA instructions")
         self._call: Any = loaded.ingest_row_digests

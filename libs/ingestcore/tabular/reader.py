@@ -25,8 +25,9 @@ from ingestcore.datasets.spec import FieldSpec, Type
 from ingestcore.tabular import texts
 from ingestcore.tabular.dialect import parse_options
 from ingestcore.tabular.plan import Column, Plan
+from ingestcore.tabular.record_scan import KINDS
 from ingestcore.tabular.records import Records
-from ingestcore.tabular.suspects import hexadecimal, is_utf8, undecodable
+from ingestcore.tabular.suspects import hexadecimal, is_utf8, odd_numbers, undecodable
 from ingestcore.tabular.texts import Converted, Mask
 
 _REMEMBERED_BLOCKS: Final = 16
@@ -124,15 +125,25 @@ class Reader:
     def _set_suspects_aside(self, block: _Block) -> None:
         """Rows the typed reader would take too lightly, and those whose bytes it can't tell us about."""
         block.aside += undecodable(block.records).tolist()
-        if not self._has_integers:
-            return
-        suspects = hexadecimal(block.records)
+        suspects = odd_numbers(block.records, self._plan.dialect, self._kinds(block))
+        if suspects is None:
+            if not self._has_integers:
+                return
+            suspects = hexadecimal(block.records)
         if suspects is not None:
             block.aside = sorted({*block.aside, *suspects.tolist()})
             return
         for column in self._plan.columns:
             if column.field.type is Type.INTEGER:
                 block.types[column.source] = pa.binary()
+
+    def _kinds(self, block: _Block) -> NDArray[np.uint8]:
+        """-> for each place in the file what is read typed there, of `KINDS`."""
+        kinds = np.zeros(len(self._plan.titles), np.uint8)
+        for column in self._plan.columns:
+            if block.types[column.source] != pa.binary():
+                kinds[column.place] = KINDS.get(column.field.type, 0)
+        return kinds
 
     def _pieces(self, records: Records) -> Iterator[Places]:
         """-> places to read together: all of them, unless some rows are likely to be refused.

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingestcore.datasets.spec import Dialect
+from ingestcore.tabular.record_scan import record_scan
 
 Offsets = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -35,11 +36,15 @@ def record_ends(data: bytes | memoryview, dialect: Dialect) -> Offsets:
     """-> exclusive end offsets of the complete records in `data`, which starts at a record's start. Ascending.
 
     What follows the last end is an incomplete record: at the end of an object it is the last record.
-    About 2 GB/s without quotes, 0.3-0.4 GB/s where every row has some, half of that with stray ones in every row.
+    About 2 GB/s without quotes, 0.3-0.4 GB/s where every row has some, half of that with stray ones in every row; with
+    machine code several times that.
     """
     text = np.frombuffer(data, np.uint8)
     if not len(text):
         return np.empty(0, np.int64)
+    scan = record_scan()
+    if scan is not None and scan.knows(dialect):
+        return scan.ends(text, dialect)
     literal = _escaped(text, dialect)
     lines = _line_ends(text, literal, _holds(data, text, CR))
     if dialect.quote is not None and _holds(data, text, ord(dialect.quote)):

@@ -9,6 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ingestcore.datasets.encodings import UTF_8
+from ingestcore.datasets.spec import Dialect
+from ingestcore.tabular.record_scan import record_scan
 from ingestcore.tabular.records import Records
 from ingestcore.tabular.transcode import undefined_bytes
 
@@ -16,8 +18,21 @@ _LOWER_HEX: Final = int.from_bytes(b"0x", "little")
 _UPPER_HEX: Final = int.from_bytes(b"0X", "little")
 _MOST: Final = 64
 """Suspects looked for one by one."""
+_MOST_OF: Final = 50
+"""Of so many records one may have an odd number; where there are more, the file means something by them."""
 
 Places = NDArray[np.int64]
+
+
+def odd_numbers(records: Records, dialect: Dialect, kinds: NDArray[np.uint8]) -> Places | None:
+    """-> records that carry data in which a number, date or time does not look like one: the reader would refuse most
+    of them, and takes a hexadecimal one for an integer. None: many, or unknown. kinds: see `RecordScan.odd`."""
+    scan = record_scan()
+    if scan is None or not scan.knows(dialect):
+        return None
+    text = np.frombuffer(records.data, np.uint8)
+    odd = scan.odd(text, records.ends, dialect, kinds, max(_MOST, records.count // _MOST_OF))
+    return None if odd is None else _places(records, odd)
 
 
 def hexadecimal(records: Records) -> Places | None:

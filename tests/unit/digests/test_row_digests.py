@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ingestcore.digests.building import build
 from ingestcore.digests.choice import RowDigests
 from ingestcore.digests.machine_code import MachineCode
 from ingestcore.digests.message import Message
+from ingestcore.machine_code.building import build
 
 SCOPE = bytes(range(16))
 
@@ -118,7 +118,7 @@ def test_a_library_of_another_source_is_not_called(
     machine_code: MachineCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("ingestcore.digests.building.source_digest", lambda: "of another source")
+        patched.setattr("ingestcore.machine_code.building.source_digest", lambda: "of another source")
         assert build(tmp_path / "library.so") is None
     with pytest.raises(OSError, match="another source"):
         MachineCode(tmp_path / "library.so")

@@ -15,6 +15,8 @@ from ingestcore.tabular.reader import Reader
 from ingestcore.tabular.row_ends import record_ends
 from ingestcore.testing import csv_oracle
 
+pytestmark = pytest.mark.usefixtures("scan")
+
 ALL_TYPES: dict[str, Any] = {
     "id": {"type": "string", "nullable": False, "max_length": 12},
     "n": {"type": "integer", "min": -5, "max": 10**18},

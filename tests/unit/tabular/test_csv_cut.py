@@ -10,6 +10,8 @@ import pytest
 from ingestcore.datasets.spec import Dialect
 from ingestcore.tabular.cut import Cut, Cutter, Rest, Rows, TooLong
 
+pytestmark = pytest.mark.usefixtures("scan")
+
 RAW_LIMIT = 64 << 10
 
 

@@ -17,6 +17,8 @@ from ingestcore.tabular.reader import Reader
 from ingestcore.tabular.rules import rules_of
 from ingestcore.testing import csv_oracle
 
+pytestmark = pytest.mark.usefixtures("scan")
+
 REFUSED = Enum("Verdict", ["REFUSED"]).REFUSED
 DIALECT = Dialect(delimiter="|")
 

@@ -13,6 +13,8 @@ from ingestcore.tabular.dialect import parse_options
 from ingestcore.tabular.row_ends import LongRecord, record_ends
 from ingestcore.testing import csv_oracle
 
+pytestmark = pytest.mark.usefixtures("scan")
+
 ALPHABETS = (
     (b'",\n\ra#\\', (3, 2, 1, 0.3, 2, 1, 0.5)),
     (b'",\n\ra#\\', (6, 1, 1, 0.1, 2, 0.2, 0.1)),

@@ -31,7 +31,7 @@ static const uint32_t ROUND[64] __attribute__((aligned(16))) = {
 };
 
 /* -> digest of the source this was built from: a library of another source may want other arguments */
-const char *ingest_row_digests_source(void) { return SOURCE_DIGEST; }
+const char *ingest_source(void) { return SOURCE_DIGEST; }
 
 /* -> 1: this processor has the instructions */
 int ingest_row_digests_usable(void) {

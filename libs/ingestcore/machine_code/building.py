@@ -1,4 +1,4 @@
-"""Building the library: `cc` or what `CC` names, into the folder of its source. Uses nothing but the standard library,
+"""Building the library: `cc` or what `CC` names, into the folder of its sources. Uses nothing but the standard library,
 for it runs before anything is installed."""
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-SOURCE: Final = Path(__file__).with_name("row_digests.c")
-BUILT: Final = SOURCE.with_name("librow_digests.so")
+SOURCES: Final = tuple(sorted(Path(__file__).parent.glob("*.c")))
+BUILT: Final = Path(__file__).with_name("libingest.so")
 
 _FLAGS: Final = ("-O3", "-std=gnu11", "-fPIC", "-shared")
 
 
 def source_digest() -> str:
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+    return hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()
 
 
 def build(to: Path = BUILT) -> str | None:
@@ -32,7 +32,7 @@ def build(to: Path = BUILT) -> str | None:
     beside = to.with_name(f"{to.name}.{os.getpid()}")  # a process that has the old one mapped keeps it
     try:
         done = subprocess.run(
-            [*compiler, *_FLAGS, *named, "-o", str(beside), str(SOURCE)],
+            [*compiler, *_FLAGS, *named, "-o", str(beside), *map(str, SOURCES)],
             capture_output=True,
             text=True,
             check=False,
