@@ -82,11 +82,14 @@ class Reader:
         self._refusals_a_byte = 0.0
         self._as_text: Counter[str] = Counter()
         self._zoned: set[str] = set()
+        self._quote = (plan.dialect.quote or "").encode()
         self._has_integers = any(column.field.type is Type.INTEGER for column in plan.columns)
         self._options: dict[str, Any] = {
             "strings_can_be_null": True,
             "quoted_strings_can_be_null": False,
             "null_values": list(plan.dialect.null_values),
+            # What is no UTF-8 was set aside, and is read as bytes.
+            "check_utf8": False,
         }
         if any(column.field.type is Type.BOOLEAN for column in plan.columns):
             true, false = texts.boolean_words(FieldSpec(type=Type.BOOLEAN))
@@ -245,7 +248,7 @@ class Reader:
             read_options=pa.csv.ReadOptions(
                 use_threads=False, block_size=len(body) + 1, column_names=self._plan.titles, skip_rows=skipped
             ),
-            parse_options=parse_options(self._plan.dialect, note),
+            parse_options=parse_options(self._plan.dialect, note, quoted=self._quote in body),
             convert_options=pa.csv.ConvertOptions(column_types=types, include_columns=list(types), **self._options),
         )
         return table, ragged
