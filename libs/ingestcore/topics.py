@@ -22,6 +22,7 @@ class TopicSpec:
     retention_ms     None: kept for ever
     max_bytes        largest message the platform writes to it
     one_row          every message is one row: the ledger speaks of runs of them
+    noted            its writer asks for offsets and times of what it wrote
     """
 
     name: str
@@ -34,6 +35,7 @@ class TopicSpec:
     compacted: bool = False
     max_bytes: int = 1 << 20
     one_row: bool = False
+    noted: bool = False
 
     def broker_config(self, replication: int = 1) -> dict[str, str]:
         """-> topic configuration for its creation. LogAppendTime: a producer's old timestamp must not make the
@@ -109,6 +111,7 @@ TOPICS: Final = {
             True,
             None,
             max_bytes=MAX_MESSAGE_BYTES,
+            noted=True,
         ),
         TopicSpec(
             "normalized",

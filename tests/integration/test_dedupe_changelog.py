@@ -40,7 +40,7 @@ def test_a_replay_gives_the_slices_that_the_writer_has(platform: Callable[..., P
             keys = [(number, window_ms, n) for n in range(3)]
             lived.admit(Keys.of_bytes(b"".join(f"{hash(key) % 2**60:016x}".encode() for key in keys)), window_ms)
         for record in lived.unlogged():
-            transactions.send(name, record.keys, key=None, partition=0, headers=record.headers())
+            transactions.send(name, record.keys, key=None, partition=0, headers=record.headers(), noted=True)
         if number % 5 == 4:
             transactions.abort()
             lived.aborted()

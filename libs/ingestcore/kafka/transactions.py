@@ -45,7 +45,7 @@ class Transactions:
         """Full names of the topics this process writes to."""
         self._pending: dict[tuple[str, int], list[tuple[int, int]]] = {}
         self.produced: dict[tuple[str, int], Sequence[tuple[int, int]]] = {}
-        """By full topic name and partition: offset and broker time (ms) of each message of the last committed
+        """By full topic name and partition: offset and broker time (ms) of each noted message of the last committed
         transaction that had any there, in order."""
         self.broken = True
         """There is no producer, or the outcome of its last commit is unknown, or it is fenced: `abort` makes one."""
@@ -80,18 +80,26 @@ class Transactions:
         return self._producer
 
     def send(
-        self, topic: str, value: bytes | None, *, key: bytes | None, partition: int | None, headers: Mapping[str, str]
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None,
+        partition: int | None,
+        headers: Mapping[str, str],
+        noted: bool = False,
     ) -> None:
-        """Produce inside the transaction, which is begun when none is open. Raises KafkaException, KafkaRefused,
-        Retriable."""
+        """Produce inside the transaction, which is begun when none is open. `noted`: `produced` shall tell of it.
+        Raises KafkaException, KafkaRefused, Retriable."""
         producer = self._ready()
         self._written.add(topic)
-        where: dict[str, Any] = {} if partition is None else {"partition": partition}
+        more: dict[str, Any] = {} if partition is None else {"partition": partition}
+        if noted:
+            # Whoever is told of a delivery gets a copy of the message, which costs more than sending it.
+            more["on_delivery"] = self._delivered
         while True:
             try:
-                producer.produce(
-                    topic, value, key=key, headers=list(headers.items()), on_delivery=self._delivered, **where
-                )
+                producer.produce(topic, value, key=key, headers=list(headers.items()), **more)
                 return
             except BufferError:
                 producer.poll(_FULL_QUEUE_WAIT_SECONDS)

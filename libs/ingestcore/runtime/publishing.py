@@ -13,7 +13,7 @@ from ingestcore.runtime.inner import Inner
 from ingestcore.runtime.recording import LEDGER_HEADERS, Delivery, dead_letter, emitted, headers, lettered
 from ingestcore.runtime.spans import Spans
 from ingestcore.stage import Reject, Step
-from ingestcore.topics import topic_name
+from ingestcore.topics import TOPICS, topic_name
 
 
 class Publishing:
@@ -60,7 +60,8 @@ class Publishing:
 
     def _send(self, topic: str, value: bytes, key: bytes | None, partition: int | None, named: dict[str, str]) -> None:
         self._held.began()
-        self._tx.send(topic_name(self._prefix, topic), value, key=key, partition=partition, headers=named)
+        name, noted = topic_name(self._prefix, topic), TOPICS[topic].noted
+        self._tx.send(name, value, key=key, partition=partition, headers=named, noted=noted)
         self._held.grew(len(value))
 
     def _send_letter(self, reject: Reject, added: dict[str, str], service: str) -> None:

@@ -45,7 +45,7 @@ class TopicAccess(Protocol):
 
     def produced(self, topic: str, partition: int) -> Sequence[tuple[int, int]]:
         """-> (offset, broker time in ms) of the messages this process produced there in its last committed transaction
-        that had any, in order; empty: none yet, or forgotten because the partition was lost."""
+        that had any, in order; empty: none yet, or forgotten because the partition was lost. `topic`: a noted one."""
 
 
 @dataclass(frozen=True)
