@@ -36,6 +36,33 @@ _METADATA_TRY_SECONDS: Final = 5.0
 """A refusal is told after this long, silence only after the whole time."""
 
 
+class _Untrusted:
+    """A certificate that was not accepted. librdkafka says no more than that, so we look at it once ourselves: in a
+    thread, since whoever polls may have others to serve meanwhile."""
+
+    def __init__(self, address: str, words: str, trusted: str | None) -> None:
+        """trusted: file of those who may have signed it."""
+        self.why = words
+        self._looking = threading.Thread(target=self._look, args=(address, trusted), daemon=True)
+        self._looking.start()
+
+    def wait(self) -> None:
+        self._looking.join(2 * _LOOK_SECONDS)
+
+    def _look(self, address: str, trusted: str | None) -> None:
+        host, _, port = address.rpartition(":")
+        with contextlib.suppress(OSError, ValueError):
+            context = ssl.create_default_context(cafile=trusted if trusted and os.path.isfile(trusted) else None)
+            try:
+                with (
+                    socket.create_connection((host, int(port)), timeout=_LOOK_SECONDS) as plain,
+                    context.wrap_socket(plain, server_hostname=host),
+                ):
+                    pass
+            except ssl.SSLCertVerificationError as error:
+                self.why = f"the certificate of {address} is not accepted: {error.verify_message}"
+
+
 class Heard:
     """What the brokers told one client last.
 
@@ -46,49 +73,37 @@ class Heard:
 
     def __init__(self, wanted: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """wanted, config: options before and after their references were replaced."""
-        self.refusal: KafkaRefused | None = None
+        self._refusal: KafkaRefused | None = None
         self.hint = ""
         self.down = False
         self.client: Any = None
         """A weak reference to whose these are."""
         self._wanted, self._config = wanted, dict(config)
-        self._untrusted = ""
+        self._untrusted: _Untrusted | None = None
+
+    @property
+    def refusal(self) -> KafkaRefused | None:
+        untrusted = self._untrusted
+        return refused(KafkaError._SSL, untrusted.why) if untrusted else self._refusal
 
     def clear(self) -> None:
         """A broker has answered."""
-        self.refusal, self.hint, self.down, self._untrusted = None, "", False, ""
+        self._refusal, self.hint, self.down, self._untrusted = None, "", False, None
 
     def __call__(self, error: KafkaError) -> None:
         address, words = _split(error.str())
         if _UNTRUSTED in words:
-            self._untrusted = self._untrusted or self._why_untrusted(address, words)
-            self.refusal = refused(KafkaError._SSL, self._untrusted)
+            self._untrusted = self._untrusted or _Untrusted(address, words, self._config.get("ssl.ca.location"))
         elif is_refused(error):
-            self.refusal, self._untrusted = refused(error.code(), words), ""
+            self._refusal, self._untrusted = refused(error.code(), words), None
             if error.code() == KafkaError._AUTHENTICATION:
                 self._take_new_password()
         elif error.code() in (KafkaError._TRANSPORT, KafkaError._RESOLVE):
-            self.refusal, self._untrusted = None, ""
+            self._refusal, self._untrusted = None, None
             # A mere "disconnected" says nothing, and each time in other words.
             self.hint = words if error.code() == KafkaError._RESOLVE or _HANDSHAKE in words else ""
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.down = True
-
-    def _why_untrusted(self, address: str, words: str) -> str:
-        """librdkafka says only that a certificate was not accepted: look at it once ourselves."""
-        host, _, port = address.rpartition(":")
-        trusted = self._config.get("ssl.ca.location")
-        with contextlib.suppress(OSError, ValueError):
-            context = ssl.create_default_context(cafile=trusted if trusted and os.path.isfile(trusted) else None)
-            try:
-                with (
-                    socket.create_connection((host, int(port)), timeout=_LOOK_SECONDS) as plain,
-                    context.wrap_socket(plain, server_hostname=host),
-                ):
-                    pass
-            except ssl.SSLCertVerificationError as error:
-                return f"the certificate of {address} is not accepted: {error.verify_message}"
-        return words
 
     def _take_new_password(self) -> None:
         """A file that a reference names may hold another one by now."""
@@ -102,7 +117,11 @@ class Heard:
                 threading.Thread(target=client.set_sasl_credentials, args=given, daemon=True).start()
 
     def silence(self, what: str, words: str) -> Exception:
-        """-> KafkaRefused or Retriable: why `what` did not come about; `words`: what the call itself says."""
+        """-> KafkaRefused or Retriable: why `what` did not come about; `words`: what the call itself says. May take
+        seconds."""
+        untrusted = self._untrusted
+        if untrusted is not None:
+            untrusted.wait()
         if self.refusal is not None:
             return self.refusal
         return Retriable(f"{what}: {self.hint or words}")

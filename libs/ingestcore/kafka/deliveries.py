@@ -183,12 +183,14 @@ class Deliveries:
 
     async def probe(self) -> None:
         """Ask whether Kafka answers, while there is trouble."""
+        writer = self._writer
         try:
-            await asyncio.to_thread(self._writer.list_topics, self._topic, _PROBE_SECONDS)
+            await asyncio.to_thread(writer.list_topics, self._topic, _PROBE_SECONDS)
         except KafkaException as error:
-            self.trouble = self.trouble or str(self._failure(error.args[0]))
+            refusal = writer.heard.refusal  # by now it may say more than when it was heard first
+            self.trouble = str(refusal) if refusal else self.trouble or str(self._failure(error.args[0]))
         else:
-            self._writer.heard.clear()
+            writer.heard.clear()
             self.trouble = ""
 
     @property
