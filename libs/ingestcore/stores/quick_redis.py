@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-import redis.asyncio
+import hiredis
+from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
@@ -29,7 +30,7 @@ class QuickRedis:
 
     def __init__(self, url: str, seconds: float) -> None:
         try:
-            self._client = redis.asyncio.Redis.from_url(
+            self._pool = ConnectionPool.from_url(
                 url,
                 socket_timeout=None,  # it would make a task of each write; the whole question has a deadline below
                 socket_connect_timeout=seconds,
@@ -53,9 +54,9 @@ class QuickRedis:
         try:
             async with asyncio.timeout(self._seconds):
                 try:
-                    answer = await self._client.evalsha(digest, len(keys), *keys, *arguments)
+                    answer = await self._call("EVALSHA", digest, len(keys), *keys, *arguments)
                 except NoScriptError:
-                    answer = await self._client.eval(script, len(keys), *keys, *arguments)
+                    answer = await self._call("EVAL", script, len(keys), *keys, *arguments)
         except (RedisError, OSError) as error:
             self._rests_until = time.monotonic() + REST_SECONDS
             self.trouble = f"Redis does not answer ({type(error).__name__})"
@@ -63,5 +64,16 @@ class QuickRedis:
         self.trouble = ""
         return answer
 
+    async def _call(self, *command: str | int | float) -> Any:
+        """Packed by hiredis: redis-py's asynchronous client does that in Python, a microsecond for each key and value,
+        and has a layer for retries, which are not wanted here."""
+        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            packed = hiredis.pack_command(command)  # type: ignore[arg-type]
+            await connection.send_packed_command(packed, check_health=False)
+            return await connection.read_response()
+        finally:
+            await self._pool.release(connection)
+
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._pool.aclose()
