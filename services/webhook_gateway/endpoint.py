@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from ingestcore.observe.metrics import Metrics
 from services.webhook_gateway.cloud_events import BATCHED
 from services.webhook_gateway.intake import Answer, Intake, Post
 from services.webhook_gateway.problems import CONTENT_TYPE, Kind, Problem
+from services.webhook_gateway.protocol import LATE
 from services.webhook_gateway.settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
@@ -24,6 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 PATH: Final = "/v1/webhooks/"
 _BATCH: Final = "/batch"
 _UNKNOWN: Final = "unknown"
+_CLOSE: Final = ((b"connection", b"close"),)
 
 
 class Gone(Exception):
@@ -74,53 +75,39 @@ class Endpoint:
         headers = _joined(scope["headers"])
         batched = batch or headers.get(b"content-type", b"").lower().startswith(BATCHED.encode())
         limit = self._settings.max_batch_bytes if batched else self._settings.max_body_bytes
-        body = await self._body(receive, headers, limit)
+        body = await self._body(scope, receive, headers, limit)
         client = scope["client"]
         post = Post(name, headers, body, limit, client[0] if client else "")
         return await (self._intake.batch(post) if batch else self._intake.one(post))
 
-    async def _body(self, receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
+    async def _body(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
         """Raises Problem, Gone."""
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
             raise _too_large(limit)
-        try:
-            async with asyncio.timeout(self._settings.body_seconds):
-                message = await receive()
-                if message["type"] == "http.request" and not message.get("more_body"):
-                    whole = bytes(message["body"])
-                else:
-                    whole = await _rest(receive, message, limit)
-        except TimeoutError:
-            raise Problem(
-                Kind.TIMEOUT,
-                f"the body was not complete after {self._settings.body_seconds:g} s",
-                headers=((b"connection", b"close"),),
-            ) from None
-        if len(whole) > limit:
-            raise _too_large(limit)
-        return whole
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            if not message.get("more_body"):
+                return b"".join((*parts, part)) if parts else part
+            if LATE in scope:
+                seconds = self._settings.body_seconds
+                raise Problem(Kind.TIMEOUT, f"the body was not complete after {seconds:g} s", headers=_CLOSE)
+            parts.append(part)
 
 
 _OUTCOMES: Final = {200: "challenge", 207: "partly"}
 
 
-async def _rest(receive: Receive, message: Message, limit: int) -> bytes:
-    parts, size = [], 0
-    while True:
-        if message["type"] == "http.disconnect":
-            raise Gone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
-            raise _too_large(limit)
-        if not message.get("more_body"):
-            return b"".join(parts)
-        message = await receive()
-
-
 def _too_large(limit: int) -> Problem:
-    return Problem(Kind.TOO_LARGE, f"the body is more than {limit} bytes", headers=((b"connection", b"close"),))
+    return Problem(Kind.TOO_LARGE, f"the body is more than {limit} bytes", headers=_CLOSE)
 
 
 def _named(path: str) -> tuple[str, bool]:

@@ -1,5 +1,5 @@
-"""HTTP/1.1 of uvicorn with deadlines and limits for headers, before an application is asked, and a close that lets a
-producer read why."""
+"""HTTP/1.1 of uvicorn with deadlines for headers and bodies, limits for headers before an application is asked, and a
+close that lets a producer read why."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from services.webhook_gateway.settings import GatewaySettings
 
 _STATUS: Final = b"HTTP/1.1 "
 _CONTINUE: Final = b"HTTP/1.1 100 "
+LATE: Final = "late"
+"""Stands in the scope of a request whose body was not there in time: `receive` comes back, and answering is up to the
+application."""
 
 
 class _InOneWrite:
@@ -70,7 +73,7 @@ def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
             if len(self.connections) > settings.max_connections:
                 transport.abort()
                 return
-            self._await_head()
+            self._await_rest()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
@@ -82,12 +85,12 @@ def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
             if self._in_head:
                 self._head_bytes += len(data)
             super().data_received(data)
-            if not self._in_head or not self._head_bytes or self.transport.is_closing():
+            if (self._in_head and not self._head_bytes) or self.transport.is_closing():
                 return
-            if self._head_bytes > settings.max_header_bytes:
+            if self._head_bytes > settings.max_header_bytes and self._in_head:
                 self._refuse(Problem(Kind.HEADERS_TOO_LARGE, f"more than {settings.max_header_bytes} bytes"))
             elif self._deadline is None:
-                self._await_head()
+                self._await_rest()
 
         def on_headers_complete(self) -> None:
             self._in_head = False
@@ -99,6 +102,8 @@ def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
 
         def on_message_complete(self) -> None:
             self._in_head, self._head_bytes = True, 0
+            if not self._only_discards:
+                self._stop_waiting()
             if self.cycle is not None:
                 super().on_message_complete()
 
@@ -127,8 +132,10 @@ def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
             self._connection.write_eof()
             self.flow.resume_reading()
 
-        def _await_head(self) -> None:
-            self._deadline = self.loop.call_later(settings.header_seconds, self._late)
+        def _await_rest(self) -> None:
+            """Of the head, or, once that is there, of the body. What came in one piece needs no timer."""
+            seconds = settings.header_seconds if self._in_head else settings.body_seconds
+            self._deadline = self.loop.call_later(seconds, self._late)
 
         def _stop_waiting(self) -> None:
             if self._deadline is not None:
@@ -137,10 +144,19 @@ def limited(settings: GatewaySettings) -> type[HttpToolsProtocol]:
 
         def _late(self) -> None:
             self._deadline = None
-            if not self.transport.is_closing():
+            if self.transport.is_closing():
+                return
+            if self._in_head:
                 self._refuse(
                     Problem(Kind.TIMEOUT, f"the headers were not complete after {settings.header_seconds:g} s")
                 )
+            elif self.pipeline:
+                self._await_rest()  # nothing is read before the requests before it have their answers
+            elif self.cycle.response_complete:
+                self.transport.close()
+            else:
+                self.cycle.scope[LATE] = True  # type: ignore[typeddict-unknown-key]
+                self.cycle.message_event.set()
 
         def _refuse(self, problem: Problem) -> None:
             """Answer without an application, and close. A request before this one has its answer first."""

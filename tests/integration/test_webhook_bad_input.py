@@ -241,6 +241,23 @@ def test_slow_headers_and_bodies_are_not_waited_for(world: GatewayWorld) -> None
     assert time.monotonic() - began < 6
 
 
+def test_a_body_that_does_not_come_in_time_is_answered_and_counted(world: GatewayWorld) -> None:
+    drip = [b'{"a":', b" ", b" ", b" ", b" "]
+    told = raw(world, head("open", "Content-Length: 100"), *drip, pause=0.4)
+    assert told.startswith(b"HTTP/1.1 408") and b"the body was not complete after 1 s" in told
+    counts = [line for line in world.metrics().splitlines() if line.startswith("ingest_webhook_requests_total")]
+    assert any('outcome="timeout"' in line and 'source="open"' in line for line in counts), counts
+
+
+def test_a_body_that_nobody_waits_for_any_more_is_not_waited_for(world: GatewayWorld) -> None:
+    with socket.create_connection(("127.0.0.1", world.port()), timeout=30) as made:
+        made.sendall(b"PUT /v1/webhooks/open HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        told = b""
+        while piece := made.recv(65536):
+            told += piece
+    assert told.startswith(b"HTTP/1.1 405") and told.count(b"HTTP/1.1") == 1
+
+
 def test_headers_without_an_end_are_cut_off(world: GatewayWorld) -> None:
     told = raw(world, b"POST /v1/webhooks/open HTTP/1.1\r\n" + b"X-A: " + b"b" * 50_000)
     assert told.startswith(b"HTTP/1.1 431"), told
