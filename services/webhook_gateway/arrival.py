@@ -39,9 +39,10 @@ class Arrivals:
         self._enveloped = media in (Media.CLOUD_EVENT, Media.CLOUD_EVENTS)
         self._binary = cloud_events.is_binary(headers)
         try:
-            self._common = request_headers(source.day(received), received, client, _traceparent(headers))
+            own = request_headers(received, client, _traceparent(headers))
         except ValueError as error:
             raise Problem(Kind.BAD_KEY, str(error)) from None
+        self._common = {**source.headers(received), **own}
 
     def read(self, event: Mapping[str, Any], body: bytes, item: int = 0) -> Arrival:
         """event, body  decoded and as bytes

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -85,8 +85,11 @@ class Intake:
             return Answer(200, handshake[1], content_type=handshake[0])
         arrival = self._arrivals(source, media, post).read(event, text)
         await self._take_tokens(source, 1)
-        with self._counted(1, len(text)):
+        self._enters(1, len(text))
+        try:
             (became,) = await self._once.store(source, [arrival])
+        finally:
+            self._leaves(1, len(text))
         if isinstance(became, Problem):
             raise became
         body = orjson.dumps({"event_id": became.event_id, "duplicate": became.duplicate})
@@ -156,8 +159,8 @@ class Intake:
                 ),
             )
 
-    @contextlib.contextmanager
-    def _counted(self, events: int, nbytes: int) -> Any:
+    def _enters(self, events: int, nbytes: int) -> None:
+        """Raises Problem: more are in flight than may be."""
         settings = self._settings
         if (
             self.in_flight + events > settings.max_in_flight
@@ -166,18 +169,21 @@ class Intake:
             raise Problem(Kind.BUSY, retry_after=1)
         self.in_flight += events
         self.in_flight_bytes += nbytes
-        try:
-            yield
-        finally:
-            self.in_flight -= events
-            self.in_flight_bytes -= nbytes
+
+    def _leaves(self, events: int, nbytes: int) -> None:
+        self.in_flight -= events
+        self.in_flight_bytes -= nbytes
 
     # -- batches
 
     async def _many(self, source: Source, items: Sequence[bytes], media: Media, post: Post) -> Answer:
         await self._take_tokens(source, len(items))
-        with self._counted(len(items), sum(map(len, items))):
+        nbytes = sum(map(len, items))
+        self._enters(len(items), nbytes)
+        try:
             told = await self._each(source, items, media, post)
+        finally:
+            self._leaves(len(items), nbytes)
         stored = sum(isinstance(one, Stored) for one in told)
         listed = [_of_item(number, one) for number, one in enumerate(told, 1)]
         body = orjson.dumps({"accepted": stored, "refused": len(told) - stored, "items": listed})
@@ -202,12 +208,17 @@ class Intake:
         return [one if isinstance(one, Problem) else next(became) for one in read]
 
     def _arrivals(self, source: Source, media: Media, post: Post) -> Arrivals:
-        received = iso_utc(datetime.fromtimestamp(self._now(), UTC))
-        return Arrivals(source, media, post.headers, post.client, received)
+        return Arrivals(source, media, post.headers, post.client, _moment(int(self._now() * 1000)))
 
     async def finish(self) -> None:
         """Wait until all that was answered is remembered."""
         await self._once.finish()
+
+
+@lru_cache(maxsize=16)
+def _moment(milliseconds: int) -> str:
+    """Since 1970 -> ISO 8601. Many posts come in the same millisecond."""
+    return iso_utc(datetime.fromtimestamp(milliseconds / 1000, UTC))
 
 
 def _of_item(number: int, one: Outcome) -> dict[str, Any]:

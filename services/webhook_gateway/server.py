@@ -37,8 +37,9 @@ _LOOK_SECONDS: Final = 0.25
 _BACKLOG: Final = 2048
 _LEASE_MARGIN_SECONDS: Final = 5.0
 """A claim outlives the deadline for Kafka by this: only a crash leaves one behind."""
-_COLLECT_AFTER: Final = 50_000
-"""New objects in containers until Python looks for circles among them: some thousand events."""
+_COLLECT_AFTER: Final = 300_000
+"""New containers that are still there until Python looks for circles among them: some ten thousand events on their
+way."""
 _REDIS_VARIABLES: Final = ("INGEST_REDIS_URL", "REDIS_URL")
 
 

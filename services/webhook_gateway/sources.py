@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
 from ingestcore.datasets.http_source import HttpSource
 from ingestcore.datasets.registry import RESOLVED_SECONDS, Registry
-from ingestcore.messages.events import day_of
-from ingestcore.messages.objects import ObjectFacts
+from ingestcore.messages.events import day_headers, day_of
 from ingestcore.stage import OperatorNeeded, Retriable
 from ingestcore.stores.token_bucket import Bucket
 from services.webhook_gateway.signatures import Check, UnusableSecret, checker
@@ -34,20 +33,21 @@ class Source:
     check: Check
     bucket: Bucket | None
     broken: str = ""
-    _day: ObjectFacts | None = None
+    _day: str = ""
+    _headers: Mapping[str, str] = field(default_factory=dict)
 
-    def day(self, received: str) -> ObjectFacts:
-        """-> whose rows the events of that day are."""
-        found = self._day
-        if found is None or not found.uri.endswith(received[:10]):
-            found = self._day = day_of(
+    def headers(self, received: str) -> Mapping[str, str]:
+        """-> headers that the source's events of that day have."""
+        if received[:10] != self._day:
+            day = day_of(
                 tenant=self.tenant,
                 source=self.name,
                 dataset=self.dataset,
                 received=received,
                 provenance=self.provenance,
             )
-        return found
+            self._day, self._headers = received[:10], day_headers(day)
+        return self._headers
 
 
 class Sources:

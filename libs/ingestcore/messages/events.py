@@ -59,20 +59,24 @@ def day_begins_ms(uri: str) -> int:
     return int(datetime.fromisoformat(uri.rpartition("/")[2]).replace(tzinfo=UTC).timestamp() * 1000)
 
 
-def request_headers(object: ObjectFacts, received: str, client: str = "", traceparent: str = "") -> dict[str, str]:
-    """-> headers that all events of one request have; of the arguments see Event. Raises ValueError."""
-    found = _CONTROL.search(client + traceparent)
-    if found:
-        raise ValueError(_held_back(found[0]))
-    headers = {
+def day_headers(object: ObjectFacts) -> dict[str, str]:
+    """-> headers that all events of a day of a source have."""
+    return {
         "ce_specversion": SPEC_VERSION,
         "format": str(FORMAT),
         "rows": "1",
-        "first_seen": received,
         "sources": object.source,
         "dataset": object.dataset,
         "object": object.encode(),
     }
+
+
+def request_headers(received: str, client: str = "", traceparent: str = "") -> dict[str, str]:
+    """-> headers that all events of one request have; of the arguments see Event. Raises ValueError."""
+    problem = _unprintable(client + traceparent)
+    if problem:
+        raise ValueError(problem)
+    headers = {"first_seen": received}
     if client:
         headers["client"] = client
     if traceparent:
@@ -93,9 +97,9 @@ def event_headers(
     item: int = 0,
 ) -> dict[str, str]:
     """-> headers that are an event's own; of the arguments see Event. Raises ValueError: a reader would refuse them."""
-    found = _CONTROL.search(f"{id}{source}{type}{time}{content_type}{entity}{idempotency}")
-    if found or not (id and source and type):
-        raise ValueError(_held_back(found[0]) if found else "an event needs `ce_id`, `ce_source` and `ce_type`")
+    problem = _unprintable(f"{id}{source}{type}{time}{content_type}{entity}{idempotency}")
+    if problem or not (id and source and type):
+        raise ValueError(problem or "an event needs `ce_id`, `ce_source` and `ce_type`")
     headers = {"ce_id": id, "ce_source": source, "ce_type": type, "content-type": content_type}
     if time:
         headers["ce_time"] = time
@@ -118,15 +122,18 @@ def record_key(id: str, entity: str = "") -> bytes:
     return (entity or id).encode()
 
 
-def _held_back(found: str) -> str:
-    return f"a header of an event holds {found!r}: control characters and lone surrogates can't stand there"
+def _unprintable(text: str) -> str:
+    """-> why it can't stand in a header; "": it can."""
+    found = None if text.isprintable() else _CONTROL.search(text)  # nearly all is printable, and that is told faster
+    if not found:
+        return ""
+    return f"a header of an event holds {found[0]!r}: control characters and lone surrogates can't stand there"
 
 
 def _attribute_problem(name: str, text: str) -> str:
     if not _ATTRIBUTE.fullmatch(name) or name in _NAMED:
         return f"{name[:64]!r} is no name of a further CloudEvents attribute: lower-case letters and digits"
-    found = _CONTROL.search(text)
-    return _held_back(found[0]) if found else ""
+    return _unprintable(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +184,7 @@ class Event:
         problem = self.problem()
         if problem:
             raise ValueError(problem)
-        return request_headers(self.object, self.received, self.client, self.traceparent) | event_headers(
+        own = event_headers(
             id=self.id,
             source=self.source,
             type=self.type,
@@ -188,6 +195,7 @@ class Event:
             idempotency=self.idempotency,
             item=self.item,
         )
+        return day_headers(self.object) | request_headers(self.received, self.client, self.traceparent) | own
 
     def problem(self) -> str:
         """-> why no event may be like this, in words for whoever wrote it; "": it may."""
@@ -199,9 +207,9 @@ class Event:
         if not _DAY.fullmatch(self.object.uri) or not _is_moment(f"{self.object.uri[-10:]}T00:00:00Z"):
             return f"object {self.object.uri!r} is no day of a source like {URI_SCHEME}shop/2026-01-02"
         texts = (self.id, self.source, self.type, self.time, self.content_type, self.entity, self.idempotency)
-        found = _CONTROL.search(" ".join((*texts, self.client, self.traceparent)))
-        if found:
-            return _held_back(found[0])
+        unprintable = _unprintable("".join((*texts, self.client, self.traceparent)))
+        if unprintable:
+            return unprintable
         problems = (_attribute_problem(name, text) for name, text in self.attributes.items())
         return next(filter(None, problems), "")
 

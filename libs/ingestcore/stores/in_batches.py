@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from typing import Generic, TypeVar
 
 AskT = TypeVar("AskT")
@@ -32,23 +33,27 @@ class InBatches(Generic[AskT, AnswerT]):
         self._planned = False
 
     def ask(self, item: AskT) -> asyncio.Future[AnswerT]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[AnswerT] = loop.create_future()
+        future: asyncio.Future[AnswerT] = self._loop.create_future()
         self._waiting.append((item, future))
         self._plan()
         return future
+
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """Of whoever asks first. To find it costs a system call, which is too much for each event."""
+        return asyncio.get_running_loop()
 
     def _plan(self) -> None:
         if self._waiting and not self._planned and len(self._tasks) < self._lanes:
             self._planned = True
             # At the soonest after everything that is ready in this turn of the loop has asked, too.
-            asyncio.get_running_loop().call_later(self._pause, self._start)
+            self._loop.call_later(self._pause, self._start)
 
     def _start(self) -> None:
         self._planned = False
         if self._waiting and len(self._tasks) < self._lanes:
             batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
-            task = asyncio.get_running_loop().create_task(self._run(batch))
+            task = self._loop.create_task(self._run(batch))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
             self._plan()
