@@ -7,19 +7,18 @@ from typing import Any, NamedTuple
 
 from ingestcore.kafka.deliveries import Record
 from ingestcore.messages.events import JSON, event_headers, record_key, request_headers
-from ingestcore.stores.idempotency import PREFIX, Claim
+from ingestcore.stores.idempotency import PREFIX
 from services.webhook_gateway import cloud_events
 from services.webhook_gateway.media import Media
 from services.webhook_gateway.problems import Kind, Problem
 from services.webhook_gateway.sources import Source
-from services.webhook_gateway.stage import Names, type_in_headers, type_of
+from services.webhook_gateway.stage import Identity, Names, type_in_headers, type_of
 
 
 class Arrival(NamedTuple):
-    """An event that is proven and read. event_id: what its producer is told."""
+    """An event that is proven and read."""
 
-    event_id: str
-    claim: Claim
+    identity: Identity
     record: Record
 
 
@@ -32,10 +31,9 @@ class Arrivals:
         """received: ISO 8601, UTC. Raises Problem."""
         self._headers = headers
         scheme = source.http.auth.scheme
-        self._names = Names(source.tenant, source.name, scheme, headers)
+        self._names = Names(source.tenant, source.name, scheme, headers, f"{PREFIX}{source.name}:")
         self._type = type_in_headers(scheme, headers)
         self._place = f"/v1/webhooks/{source.name}"
-        self._key = f"{PREFIX}{source.name}:"
         self._enveloped = media in (Media.CLOUD_EVENT, Media.CLOUD_EVENTS)
         self._binary = cloud_events.is_binary(headers)
         try:
@@ -54,22 +52,21 @@ class Arrivals:
             cloud = cloud_events.of_envelope(event)
         elif self._binary and not item:
             cloud = cloud_events.of_headers(self._headers)
-        claims, identity, event_id, fingerprint = self._names.of(event, body, cloud, item)
+        identity = self._names.of(event, body, cloud, item)
         try:
             own = event_headers(
-                id=event_id,
+                id=identity.event_id,
                 source=cloud.source if cloud else self._place,
                 type=cloud.type if cloud else self._type or type_of(event),
                 time=cloud.time if cloud else "",
                 content_type=cloud.content_type if cloud else JSON,
                 attributes=cloud.more if cloud else None,
-                idempotency=identity,
+                idempotency=identity.identity,
                 item=item,
             )
         except ValueError as error:
             raise Problem(Kind.BAD_KEY, str(error)) from None
-        keys = tuple([self._key + claim for claim in claims])
-        return Arrival(event_id, Claim(keys, fingerprint), Record(body, record_key(event_id), {**self._common, **own}))
+        return Arrival(identity, Record(body, record_key(identity.event_id), {**self._common, **own}))
 
 
 def _traceparent(headers: Mapping[bytes, bytes]) -> str:

@@ -82,7 +82,7 @@ class Once:
         """-> what became of each, in order."""
         if not source.http.idempotency.enabled:
             return [
-                failure or Stored(arrival.event_id, False)
+                failure or Stored(arrival.identity.event_id, False)
                 for arrival, failure in zip(arrivals, await self._deliver(source, arrivals), strict=True)
             ]
         deadline = time.monotonic() + self._settings.wait_seconds
@@ -104,7 +104,7 @@ class Once:
 
     def _flight_of(self, arrival: Arrival) -> _Flight:
         """-> its own, or that of the same event."""
-        keys = arrival.claim.keys
+        keys = arrival.identity.keys
         for key in keys:
             found = self._flights.get(key)
             if found is not None:
@@ -116,7 +116,7 @@ class Once:
 
     async def _same(self, flight: _Flight, arrival: Arrival, deadline: float) -> Outcome:
         """The same event is on its way in this process: its answer is ours."""
-        if flight.arrival.claim.fingerprint != arrival.claim.fingerprint:
+        if flight.arrival.identity.fingerprint != arrival.identity.fingerprint:
             return Problem(Kind.KEY_REUSED)
         became = await flight.wait(deadline - time.monotonic())
         if became is None:
@@ -144,14 +144,14 @@ class Once:
     async def _ask(self, flights: Sequence[_Flight], owner: str) -> tuple[Sequence[_Flight], Sequence[_Flight]]:
         """-> those that are ours to send, and those that another replica is sending; others have landed."""
         try:
-            found = await self._claims.claim([flight.arrival.claim for flight in flights], owner)
+            found = await self._claims.claim([flight.arrival.identity for flight in flights], owner)
         except RedisAway:
             return flights, ()  # taken all the same: the normalizer drops repeats exactly
         free, taken = [], []
         for flight, held in zip(flights, found, strict=True):
             if held is None:
                 free.append(flight)
-            elif held.fingerprint != flight.arrival.claim.fingerprint:
+            elif held.fingerprint != flight.arrival.identity.fingerprint:
                 self._end(flight, Problem(Kind.KEY_REUSED))
             elif held.is_done:
                 self._end(flight, Stored(held.event_id, True))
@@ -165,19 +165,19 @@ class Once:
         failed: list[tuple[_Flight, Problem]] = []
         for flight, failure in zip(flights, failures, strict=True):
             if failure is None:
-                flight.lands(Stored(flight.arrival.event_id, False))
+                flight.lands(Stored(flight.arrival.identity.event_id, False))
                 stored.append(flight)
             else:
                 failed.append((flight, failure))
         if stored:
             # The answer does not wait for Redis; whoever posts the same meanwhile meets the flight, or its claim.
-            claims = [flight.arrival.claim for flight in stored]
-            event_ids = [flight.arrival.event_id for flight in stored]
+            claims = [flight.arrival.identity for flight in stored]
+            event_ids = [flight.arrival.identity.event_id for flight in stored]
             remembered = self._claims.done(claims, event_ids, source.http.idempotency.ttl)
             remembered.add_done_callback(lambda _: self._forget(stored))
         if failed:
             with contextlib.suppress(RedisAway):
-                await self._claims.release([flight.arrival.claim for flight, _ in failed], owner)
+                await self._claims.release([flight.arrival.identity for flight, _ in failed], owner)
             for flight, failure in failed:
                 self._end(flight, failure)
 
@@ -203,7 +203,7 @@ class Once:
 
     def _forget(self, flights: Sequence[_Flight]) -> None:
         for flight in flights:
-            for key in flight.arrival.claim.keys:
+            for key in flight.arrival.identity.keys:
                 if self._flights.get(key) is flight:
                     del self._flights[key]
 

@@ -36,16 +36,16 @@ _TYPE_HEADERS: Final = {
 
 
 class Identity(NamedTuple):
-    """claims       what is claimed for the event, the deciding one first; each names it within its source
+    """keys         what is claimed for the event, the deciding one first; each names it within its source
+    fingerprint  of the body
     identity     equal for deliveries of the same event: what the normalizer goes by
     event_id     what the producer is told
-    fingerprint  of the body
     """
 
-    claims: tuple[str, ...]
+    keys: tuple[str, ...]
+    fingerprint: str
     identity: str
     event_id: str
-    fingerprint: str
 
 
 def idempotency_key(headers: Mapping[bytes, bytes]) -> str:
@@ -62,7 +62,11 @@ def idempotency_key(headers: Mapping[bytes, bytes]) -> str:
 class Names:
     """Names the events of one post. Raises Problem: an id is unusable."""
 
-    def __init__(self, tenant: str, source: str, scheme: Scheme, headers: Mapping[bytes, bytes]) -> None:
+    def __init__(
+        self, tenant: str, source: str, scheme: Scheme, headers: Mapping[bytes, bytes], prefix: str = ""
+    ) -> None:
+        """prefix: of all keys."""
+        self._prefix = prefix
         self._place, self._signs = f"{tenant}\n{source}\n", scheme.signs
         self._field_name = _ID_FIELDS.get(scheme)
         self._key = idempotency_key(headers)
@@ -84,15 +88,16 @@ class Names:
         guard = chosen
         if self._signs:
             guard = by_id if own and self._own_is_signed else by_body
-        first = _short(chosen)
-        claims = (first,) if chosen == guard else (first, _short(guard))
+        identity = _short(guard)
+        last = self._prefix + identity
+        keys = (last,) if chosen == guard else (self._prefix + _short(chosen), last)
         if cloud is not None:
             name = cloud.id
         elif own and chosen == by_id:
             name = own + of_batch
         else:
             name = hashlib.sha256(f"{self._place}{chosen}".encode()).hexdigest()[:32]
-        return Identity(claims, claims[-1], name, digest[:32])
+        return Identity(keys, digest[:32], identity, name)
 
     def _field(self, event: Mapping[str, Any]) -> str:
         """-> the id that the scheme gives an event within its body; "": none."""

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from ingestcore.stores.in_batches import InBatches
 from ingestcore.stores.quick_redis import QuickRedis
@@ -62,11 +62,14 @@ end
 """
 
 
-class Claim(NamedTuple):
+class Claim(Protocol):
     """What an event is known by: 1 to 9 keys, and the fingerprint of its body."""
 
-    keys: tuple[str, ...]
-    fingerprint: str
+    @property
+    def keys(self) -> Sequence[str]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,23 +40,23 @@ KEY = {b"idempotency-key": b"k1"}
 def test_the_key_is_the_header_else_the_schemes_id_else_the_bodys_hash(
     scheme: Scheme, headers: dict[bytes, bytes], first: str
 ) -> None:
-    assert of(scheme, headers).claims[0].startswith(first)
+    assert of(scheme, headers).keys[0].startswith(first)
 
 
 def test_a_cloud_event_is_known_by_source_and_id() -> None:
     cloud = Attributes("7", "/shop", "order")
     found = of(Scheme.OPEN, cloud=cloud)
-    assert found.claims == of(Scheme.OPEN, body=b"{}", cloud=cloud).claims
+    assert found.keys == of(Scheme.OPEN, body=b"{}", cloud=cloud).keys
     assert found.event_id == "7"
-    assert found.claims != of(Scheme.OPEN, cloud=Attributes("7", "/other", "order")).claims
+    assert found.keys != of(Scheme.OPEN, cloud=Attributes("7", "/other", "order")).keys
 
 
 @pytest.mark.parametrize("scheme", [Scheme.GITHUB, Scheme.SHOPIFY, Scheme.HMAC])
 def test_a_captured_body_can_not_come_again_under_another_id(scheme: Scheme) -> None:
     ids = {b"x-github-delivery": b"d%d", b"x-shopify-webhook-id": b"d%d", b"idempotency-key": b"d%d"}
     first, second = (of(scheme, {name: value % n for name, value in ids.items()}) for n in (1, 2))
-    assert first.claims[0] != second.claims[0]
-    assert first.claims[1] == second.claims[1] and first.identity == second.identity
+    assert first.keys[0] != second.keys[0]
+    assert first.keys[1] == second.keys[1] and first.identity == second.identity
 
 
 def test_a_signed_id_can_not_be_evaded_by_a_header() -> None:
@@ -85,7 +85,7 @@ def test_ids_that_are_refused(value: bytes) -> None:
 
 def test_keys_are_fit_for_redis_and_headers() -> None:
     found = of(Scheme.OPEN, cloud=Attributes("ü " * 200, "/shop", "order"))
-    assert all(claim.isascii() and len(claim) < 220 and " " not in claim for claim in (*found.claims, found.identity))
+    assert all(claim.isascii() and len(claim) < 220 and " " not in claim for claim in (*found.keys, found.identity))
 
 
 def test_the_type_of_an_event() -> None:

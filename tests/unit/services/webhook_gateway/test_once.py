@@ -18,6 +18,7 @@ from services.webhook_gateway.once import Once, Outcome, Stored
 from services.webhook_gateway.problems import Kind, Problem
 from services.webhook_gateway.settings import GatewaySettings
 from services.webhook_gateway.sources import Source
+from services.webhook_gateway.stage import Identity
 
 
 class PlayedRedis:
@@ -82,7 +83,8 @@ class World:
 
 
 def event(name: str, body: bytes = b"{}") -> Arrival:
-    return Arrival(name, Claim((f"key:{name}",), body.decode()), Record(name.encode() + body, name.encode(), {}))
+    identity = Identity((f"key:{name}",), body.decode(), name, name)
+    return Arrival(identity, Record(name.encode() + body, name.encode(), {}))
 
 
 def kinds(told: Sequence[Outcome]) -> list[Stored | Kind]:
