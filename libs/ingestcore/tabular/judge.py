@@ -51,7 +51,7 @@ def good_rows(judged: Sequence[Judged], schema: pa.Schema) -> tuple[pa.Table, ND
             tables.append(_rows(part, schema))
             places.append(part.places)
         elif good.any():
-            tables.append(_rows(part, schema).filter(pa.array(good)))
+            tables.append(_rows(part, schema).filter(texts.as_booleans(good)))
             places.append(part.places[good])
     rows, place = pa.concat_tables(tables), np.concatenate(places)
     # Good rows among those that were set aside: back to where they were.

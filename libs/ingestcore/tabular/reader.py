@@ -300,7 +300,7 @@ class _Block:
 
 def _nulled(values: pa.Array, bad: Mask) -> Converted:
     if bad.any():
-        values = pa.compute.if_else(pa.array(bad), pa.scalar(None, values.type), values)
+        values = pa.compute.if_else(texts.as_booleans(bad), pa.scalar(None, values.type), values)
     return Converted(values, bad)
 
 

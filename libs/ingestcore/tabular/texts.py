@@ -154,6 +154,11 @@ def as_mask(booleans: pa.Array) -> Mask:
     return mask
 
 
+def as_booleans(mask: Mask) -> pa.Array:
+    """-> the mask as an array: bits packed at once, where Arrow would take over byte by byte."""
+    return pa.Array.from_buffers(pa.bool_(), len(mask), [None, pa.py_buffer(np.packbits(mask, bitorder="little"))])
+
+
 def not_finite(values: pa.Array) -> Mask:
     """-> rows of a float column that are infinite or NaN: neither is a number to us, however it was written."""
     return as_mask(pc.invert(pc.is_finite(values)))
@@ -218,7 +223,7 @@ def _strings(text: pa.Array) -> Converted:
         return Converted(text.cast(pa.string()), np.zeros(len(text), np.bool_))
     except pa.ArrowInvalid:
         bad = np.array([value is not None and not _is_utf8(value) for value in text.to_pylist()], np.bool_)
-        return Converted(pc.if_else(pa.array(bad), pa.scalar(None, text.type), text).cast(pa.string()), bad)
+        return Converted(pc.if_else(as_booleans(bad), pa.scalar(None, text.type), text).cast(pa.string()), bad)
 
 
 def _is_utf8(value: bytes) -> bool:
@@ -244,7 +249,7 @@ def _readable(text: pa.Array) -> pa.Array:
     strings = _strings(text)
     if not strings.bad.any():
         return strings.values
-    return pc.if_else(pa.array(strings.bad), pa.scalar("\ufffd"), strings.values)
+    return pc.if_else(as_booleans(strings.bad), pa.scalar("\ufffd"), strings.values)
 
 
 def _integers(clean: pa.Array, bad: Mask) -> Converted:
@@ -291,7 +296,7 @@ def _outside(numbers: pa.Array, first: int, last: int) -> Mask:
 
 def _without(values: pa.Array, bad: Mask, cast: pa.DataType | None = None) -> Converted:
     if bad.any():
-        values = pc.if_else(pa.array(bad), pa.scalar(None, values.type), values)
+        values = pc.if_else(as_booleans(bad), pa.scalar(None, values.type), values)
     return Converted(values if cast is None else values.cast(cast), bad)
 
 
