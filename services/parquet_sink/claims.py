@@ -41,8 +41,9 @@ CHECKPOINT_ENTRIES: Final = 64
 
 _DIGITS: Final = 8
 _READERS: Final = 16
-_FEW: Final = 32
-"""So few entries are read sooner than threads are started."""
+_FEW: Final = 4
+"""So few entries are read one by one. Of a far store each takes tens of milliseconds, and a new owner reads them all
+before it goes on."""
 _PUT_ATTEMPTS: Final = 5
 
 
