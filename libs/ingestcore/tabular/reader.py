@@ -32,6 +32,8 @@ from ingestcore.tabular.texts import Converted, Mask
 
 _REMEMBERED_BLOCKS: Final = 16
 """A column that was refused is likely to be refused again: for this many blocks it is read as text."""
+_SUSPICIOUS_BLOCKS: Final = 8
+"""So many blocks after the last odd number each number is looked at before a block is read; a clean file saves that."""
 _MOST_REFUSALS: Final = 4
 """Rows of a piece that are set aside one by one; from then on columns that are refused are read as text."""
 _PIECE_EFFORT: Final = 256 << 10
@@ -80,6 +82,7 @@ class Reader:
         self._by_place = {column.place: column for column in plan.columns}
         self._piece_effort = max(_PIECE_EFFORT, _PIECE_EFFORT_A_COLUMN * len(plan.titles))
         self._refusals_a_byte = 0.0
+        self._suspicious = _SUSPICIOUS_BLOCKS
         self._as_text: Counter[str] = Counter()
         self._zoned: set[str] = set()
         self._quote = (plan.dialect.quote or "").encode()
@@ -128,7 +131,11 @@ class Reader:
     def _set_suspects_aside(self, block: _Block) -> None:
         """Rows the typed reader would take too lightly, and those whose bytes it can't tell us about."""
         block.aside += undecodable(block.records).tolist()
-        suspects = odd_numbers(block.records, self._plan.dialect, self._kinds(block))
+        suspects = None
+        if self._suspicious:
+            suspects = odd_numbers(block.records, self._plan.dialect, self._kinds(block))
+            found = suspects is not None and len(suspects)
+            self._suspicious = _SUSPICIOUS_BLOCKS if found else self._suspicious - 1
         if suspects is None:
             if not self._has_integers:
                 return
@@ -183,6 +190,7 @@ class Reader:
                     block.types[column.source] = self._fast_type(column)
                 elif told[2] is not None and refusals < _MOST_REFUSALS:
                     refusals += 1
+                    self._suspicious = _SUSPICIOUS_BLOCKS
                     block.refusals += 1
                     row = int(told[2]) - 1
                     block.aside.append(int(places[row]))
