@@ -24,7 +24,7 @@ def letter(chunk: Chunk, row: int, reason: Reason, message: str, sink: str, fate
     return Reject(
         at=part.input.at,
         origin=Origin.of(facts),
-        raw=write(single),
+        raw=bytes(write(single)),
         reason=reason,
         message=message,
         object=facts,

@@ -109,7 +109,7 @@ def drained(settings: Platform, instance: str, topic: str, service: OneService) 
 
 def typed(number: int) -> bytes:
     keys = [f"{number:08}{row:08}".encode() for row in range(ROWS)]
-    return write(typed_batch(keys, [facts_of("a.csv")] * ROWS))
+    return bytes(write(typed_batch(keys, [facts_of("a.csv")] * ROWS)))
 
 
 def published(settings: Platform) -> list[bytes]:

@@ -78,7 +78,7 @@ def normalized(
     fields = [*columns.schema, *(pa.field(name, array.type, nullable=False) for name, array in platform.items())]
     batch = pa.RecordBatch.from_arrays(list(arrays.values()), schema=pa.schema(fields))
     headers = {"dataset": facts[0].dataset, "rows": str(rows), "format": "1"}
-    return Input(At("normalized", partition, offset), write(batch, compression), headers, b"", timestamp_ms)
+    return Input(At("normalized", partition, offset), bytes(write(batch, compression)), headers, b"", timestamp_ms)
 
 
 ORDERS: Final = object_facts("orders.csv")

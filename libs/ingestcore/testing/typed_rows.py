@@ -54,7 +54,7 @@ def typed_batch(
 
 def typed_input(partition: int, offset: int, batch: pa.RecordBatch, dataset: str = DATASET) -> Input:
     headers = {"dataset": dataset, "rows": str(batch.num_rows)}
-    return Input(At("typed", partition, offset), write(batch), headers, timestamp_ms=1_700_000_000_000 + offset)
+    return Input(At("typed", partition, offset), bytes(write(batch)), headers, timestamp_ms=1_700_000_000_000 + offset)
 
 
 def _dictionary(texts: list[str]) -> pa.DictionaryArray:

@@ -205,7 +205,7 @@ class TestOtherTopics:
         assert shown(log, object="a.csv") == []
 
     def test_an_empty_batch_is_a_record_without_rows(self) -> None:
-        empty = message("typed", write(pa.RecordBatch.from_pydict({"x": pa.array([], pa.int64())})))
+        empty = message("typed", bytes(write(pa.RecordBatch.from_pydict({"x": pa.array([], pa.int64())}))))
         assert shown(empty) == []
         assert shown(empty, whole=True)[0]["rows"] == 0
 

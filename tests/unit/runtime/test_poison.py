@@ -17,7 +17,7 @@ def facts(name: str) -> ObjectFacts:
 
 def typed(*owners: str) -> bytes:
     column = pa.array([facts(name).encode() for name in owners]).dictionary_encode()
-    return rows.write(pa.RecordBatch.from_arrays([column], names=[rows.OBJECT]))
+    return bytes(rows.write(pa.RecordBatch.from_arrays([column], names=[rows.OBJECT])))
 
 
 @pytest.mark.parametrize(
