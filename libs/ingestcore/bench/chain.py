@@ -28,6 +28,9 @@ _STAGED: Final = ("chunk-downloader", "csv-parser", "normalizer", "lake")
 _POLL_SECONDS: Final = 0.5
 """Each look costs the sink milliseconds of CPU, of every replica."""
 _LOOK_SECONDS: Final = 2.0
+_MAX_AGE: Final = {"lake": "2s", "dlq": "5s"}
+"""Of the two sinks, 30 s unless told otherwise. A file costs 6 ms and more, so a run must neither be made of them nor
+end before there are any. Rows come sooner: the wall time waits for the last."""
 _TIMEOUT_SECONDS: Final = 1_800.0
 _CLEAR_SECONDS: Final = 30.0
 _DELIVERED = re.compile(r'^ingest_records_total\{[^}]*fate="delivered"[^}]*\} (\S+)$', re.MULTILINE)
@@ -77,7 +80,12 @@ def run_chain(
     Raises AssertionError: not every row came out, or the ledger does not balance.
     """
     fleet = LocalFleet(
-        folder / name, name, {**stack.endpoints.environ(), **(environ or {})}, stack.bin, stack.create_bucket
+        folder / name,
+        name,
+        {**stack.endpoints.environ(), **(environ or {})},
+        stack.bin,
+        stack.create_bucket,
+        max_age=_MAX_AGE,
     )
     replicas = [part for stage in _STAGED for part in ("--replicas", f"{stage}={workers}")] if workers > 1 else []
     config = {

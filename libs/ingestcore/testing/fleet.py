@@ -29,6 +29,8 @@ from ingestcore.testing import lake
 
 _COMMAND_SECONDS = 180.0
 _POLL_SECONDS = 0.1
+_SOON: Mapping[str, str] = {"lake": "2s", "dlq": "1s"}
+"""A test waits for rows and letters; what each file costs does not matter to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,20 @@ class LocalFleet:
     environ        endpoints and settings, added to this process's environment
     tools          folder with `kafka-consumer-groups.sh`
     create_bucket  makes a bucket on the S3 server
+    max_age        of its two sinks, `lake` and `dlq`
     """
 
     def __init__(
-        self, folder: Path, name: str, environ: Mapping[str, str], tools: Path, create_bucket: Callable[[str], None]
+        self,
+        folder: Path,
+        name: str,
+        environ: Mapping[str, str],
+        tools: Path,
+        create_bucket: Callable[[str], None],
+        *,
+        max_age: Mapping[str, str] = _SOON,
     ) -> None:
-        self.folder, self.name, self.tools = folder, name, tools
+        self.folder, self.name, self.tools, self._max_age = folder, name, tools, max_age
         self.bucket, self.out = f"{name}-in", f"{name}-out"
         self.uri = f"s3://{self.out}/"
         self._store: S3Store | None = None
@@ -75,8 +85,8 @@ class LocalFleet:
     def up(self, config: Mapping[str, Any] | None = None, *options: str) -> None:
         """Start everything, with the fleet's two sinks beside what the configuration says."""
         sinks = {
-            "lake": {"parquet": {"uri": self.uri, "max_age": "2s"}},
-            "dlq": {"from": "dlq", "parquet": {"uri": self.uri, "max_age": "1s"}},
+            "lake": {"parquet": {"uri": self.uri, "max_age": self._max_age["lake"]}},
+            "dlq": {"from": "dlq", "parquet": {"uri": self.uri, "max_age": self._max_age["dlq"]}},
         }
         files = [self._write("base", {"sinks": sinks})] + ([self._write("config", config)] if config else [])
         self.ingest("up", *map(str, files), "--detach", *options)
