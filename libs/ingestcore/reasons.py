@@ -55,7 +55,7 @@ MEANING: dict[Reason, Meaning] = {
         "Input doesn't match expected schema",
         False,
         "Compare the header in the letter with the dataset's fields; add the column, rename it with "
-        "`from:`, or set `on_extra: discard_value`; then apply the spec and redrive.",
+        "`from:`, or set `on_extra: discard_value`; then apply the spec and have it read again.",
         "The header of an object lacks a required column, has one that the dataset refuses, or can't "
         "be read at all. None of the object's rows was published. Or one event lacks a required member, or has one "
         "that the dataset refuses; other events went on.",
@@ -66,7 +66,8 @@ MEANING: dict[Reason, Meaning] = {
     Reason.VALIDATION_FAIL: Meaning(
         "Data validation failed",
         False,
-        "The letter names column, value and row. Mend the producer, or widen the type or rule, then redrive.",
+        "The letter names column, value and row. Mend the producer, or widen the type or rule, then have it read"
+        " again.",
         "A value is not of its field's type or breaks a rule, the row has another number of "
         "columns than the header, or the body of an event is no JSON object (`fault` says why). Other rows went on.",
         f"{_WHOLE_ROW}; of an event it holds the whole body",
@@ -83,7 +84,7 @@ MEANING: dict[Reason, Meaning] = {
     Reason.SINK_TIMEOUT: Meaning(
         "Sink operation timed out",
         True,
-        "Check the sink's health and load, then redrive to that sink.",
+        "Check the sink's health and load, then have that sink read it again.",
         "The sink did not answer in time, also when asked again. Nothing is known to be wrong with the row.",
         _WHOLE_INPUT,
         ("postgres-sink",),
@@ -91,7 +92,7 @@ MEANING: dict[Reason, Meaning] = {
     Reason.CONSTRAINT_VIOLATION: Meaning(
         "Database constraint violation",
         False,
-        "The letter carries the database's message. Mend the row or the constraint, then redrive to that sink.",
+        "The letter carries the database's message. Mend the row or the constraint, then have that sink read it again.",
         "The database refused this row alone; the rows beside it were written.",
         _WHOLE_INPUT,
         ("postgres-sink",),
@@ -99,7 +100,7 @@ MEANING: dict[Reason, Meaning] = {
     Reason.CONNECTION_ERROR: Meaning(
         "Network/connection failure",
         True,
-        "Check network, DNS and the peer, then redrive.",
+        "Check network, DNS and the peer, then have it read again.",
         "The peer could not be reached for longer than the retries last. Nothing is known to be wrong with the row.",
         _WHOLE_INPUT,
         ("postgres-sink",),
@@ -107,14 +108,14 @@ MEANING: dict[Reason, Meaning] = {
     Reason.RATE_LIMITED: Meaning(
         "Rate limit exceeded",
         True,
-        "Check quotas; redrive at a lower rate.",
+        "Check quotas, then have it read again.",
         "The peer asked for a lower rate for longer than the retries last. Nothing is known to be wrong with the row.",
         _WHOLE_INPUT,
     ),
     Reason.CIRCUIT_OPEN: Meaning(
         "Circuit breaker is open",
         True,
-        "Wait until the sink is healthy and the breaker closes, then redrive.",
+        "Wait until the sink is healthy and the breaker closes, then have it read again.",
         "After many failures in a row the sink is left alone for a while; the row was not even sent.",
         _WHOLE_INPUT,
         ("postgres-sink",),
@@ -151,7 +152,7 @@ MEANING: dict[Reason, Meaning] = {
         "More bad rows in a block than the storm limit",
         False,
         "One letter stands for many rows: it lists their numbers and byte ranges. Usually the spec is"
-        " wrong for this file: mend the spec, then redrive or upload again.",
+        " wrong for this file: mend the spec, then have it read again.",
         "After so many letters of their own the bad rows of a block share one. The good rows of the block went on.",
         "the letter holds the records one after the other (900 kB at most, `raw_rows` says how many);"
         " `bytes` lists the ranges of all of them in the object",
@@ -161,7 +162,7 @@ MEANING: dict[Reason, Meaning] = {
         "The input made a stage fail, or its process end, repeatedly while others passed",
         True,
         "A defect of the platform, or too little memory for this input: keep the letter, report it with the stage "
-        "and the error in it, redrive after the upgrade (or with more memory).",
+        "and the error in it, have it read again after the upgrade (or with more memory).",
         "The stage failed on this input alone, or its process ended, again and again, while others passed. It was set"
         " aside so that they could.",
         "the letter holds the input message as it was; `topic`, `partition` and `offset` say where it came from",

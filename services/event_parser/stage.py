@@ -94,4 +94,4 @@ class EventParser(Stateless):
         try:
             return EventReader(spec, self._max_depth)
         except ValueError as error:
-            return f"the dataset {dataset} can't take events: {error}. Mend the spec, apply it, then redrive"
+            return f"the dataset {dataset} can't take events: {error}. Mend the spec, apply it, and post them again"

@@ -17,6 +17,18 @@ _QUERY = (
     """SELECT object_uri, "row", "column", value, message, raw FROM 's3://LAKE/dlq/**/*.parquet' WHERE reason = '{}'"""
 )
 
+_LIST_ANEW = (
+    'objects: redis-cli DEL "checkpoint:TENANT:SOURCE" lists the source anew, by the specs that are in force now'
+)
+_RESET = "ingest stop {0}; kafka-consumer-groups.sh --reset-offsets ... --execute; ingest start {0}"
+_READ_AGAIN = {
+    "chunk-downloader": _LIST_ANEW,
+    "csv-parser": _LIST_ANEW,
+    "event-parser": "events: their producer posts them again, under ids of their own",
+    "postgres-sink": _RESET.format("SINK"),
+}
+"""By the service that gave the letter."""
+
 
 def explain(
     reason: Annotated[
@@ -87,6 +99,7 @@ def _show(reason: Reason, meaning: Meaning) -> None:
         ("given by", _given_by(meaning)),
         ("does retrying help", again),
         ("what to do", meaning.advice),
+        ("to have it read again", "\n  ".join(_read_again(meaning))),
         ("where the bytes are", meaning.bytes_at),
         ("the letter", "value and headers in the topic `ingest.dlq`; a row of the `dlq` table in the lake"),
     ):
@@ -104,6 +117,11 @@ def _given_by(meaning: Meaning) -> str:
     return ", ".join(meaning.stages) or "no service of this version"
 
 
+def _read_again(meaning: Meaning) -> list[str]:
+    known = [_READ_AGAIN[stage] for stage in meaning.stages if stage in _READ_AGAIN]
+    return [*dict.fromkeys(known or [_RESET.format("SERVICE")]), "what was published or written before is not doubled"]
+
+
 def _as_dict(reason: Reason, meaning: Meaning) -> dict[str, Any]:
     return {
         "reason": reason.value,
@@ -111,6 +129,7 @@ def _as_dict(reason: Reason, meaning: Meaning) -> dict[str, Any]:
         "cause": meaning.cause,
         "retryable": meaning.retryable,
         "advice": meaning.advice,
+        "read_again": _read_again(meaning),
         "bytes_at": meaning.bytes_at,
         "given_by": list(meaning.stages),
     }
