@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 REGION = "us-east-1"
 VOLUME_SIZE_LIMIT_MB = 256
+MOST_VOLUMES = 100_000
+"""A volume takes no space before something is in it, but every bucket takes seven as its own. As many as the free disk
+has room for when full, which is what SeaweedFS would allow by itself, are used up by a few dozen buckets."""
 STATUS_TIMEOUT_SECONDS = 2.0
 REQUEST_TIMEOUT_SECONDS = 20.0
 PROBE_BUCKET = "devstack-probe"
@@ -73,7 +76,7 @@ class SeaweedFS:
             # Fixed ports of services that nobody uses here: a second stack would die on them.
             *("-s3.port.iceberg=0", "-s3.port.lance=0"),
             *(f"-s3.config={_keys_file(place)}", "-s3.iam=false"),
-            *(f"-master.volumeSizeLimitMB={VOLUME_SIZE_LIMIT_MB}", "-volume.max=0"),
+            *(f"-master.volumeSizeLimitMB={VOLUME_SIZE_LIMIT_MB}", f"-volume.max={MOST_VOLUMES}"),
             "-master.telemetry=false",
         ]
 
