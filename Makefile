@@ -40,7 +40,8 @@ check: $(READY)  ## Formatting, types, layers, unit and contract tests (under a 
 	@$(BIN)/pytest -n 2 --dist worksteal -m "not long" tests/unit tests/contract
 
 test: check  ## All tests but the long ones, on real Kafka, S3 and Redis
-	@$(BIN)/pytest -n 3 --dist loadfile tests/integration tests/e2e tests/faults -m "not long"
+	@# The longest files first, else one worker ends alone with one of them.
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/faults tests/e2e tests/integration -m "not long"
 
 test-long: $(READY)  ## The long ones: 1 GB end to end under kills, freezes and resets; random faults; 10 million keys
 	@$(BIN)/pytest -n 2 --dist worksteal tests/unit -m hypothesis --hypothesis-profile thorough

@@ -17,7 +17,7 @@ from ingestcore.testing.fleet import LocalFleet
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-WINDOW_SECONDS = 20
+WINDOW_SECONDS = 12
 FORGOTTEN_SECONDS = WINDOW_SECONDS * 9 / 8 + 1
 """A key lives for the window and an eighth of it longer at most; and a second for clocks."""
 OLD, NEW = range(500), range(1000, 1200)

@@ -129,7 +129,7 @@ def test_kills_freezes_and_resets_change_nothing(start: Callable[..., Load], meg
 
 def test_two_services_in_one_process_are_as_exact(start: Callable[..., Load]) -> None:
     """Killed half-way, resumed, reset: the same rows, the same dead letters, the same account hop by hop."""
-    load = start(100, Kind.NARROW, "--compose", COMPOSED)
+    load = start(50, Kind.NARROW, "--compose", COMPOSED)
     fleet = load.fleet
     _busy(fleet, "chunk-downloader")
     _until(lambda: fleet.waiting("normalizer") > 0)

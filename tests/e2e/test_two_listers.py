@@ -17,7 +17,7 @@ from ingestcore.ledger import State
 from ingestcore.messages.objects import ObjectRef
 from ingestcore.testing.fleet import LocalFleet
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(600)]
 
 LEASE_SECONDS = 2
 STEP_OBJECTS = 5
