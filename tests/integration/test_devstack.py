@@ -158,13 +158,14 @@ def test_a_killed_kafka_comes_back_with_its_data_on_its_port(stack: devstack.Sta
 def test_a_killed_kafka_leaves_no_transaction_open_for_ever(stack: devstack.Stack) -> None:
     create_topic(stack, "in-doubt")
     options = {"bootstrap.servers": stack.endpoints.kafka, "transactional.id": "in-doubt", "log_level": 0}
-    dying = Producer({**options, "transaction.timeout.ms": 1000})
+    # Long enough that the broker is killed before it would abort it by itself, also on a slow machine.
+    dying = Producer({**options, "transaction.timeout.ms": 4000})
     dying.init_transactions(CLIENT_SECONDS)
     dying.begin_transaction()
     dying.produce("in-doubt", b"never committed")
     dying.flush(CLIENT_SECONDS)
     stack.kill("kafka")
-    time.sleep(1)  # longer than the transaction may take
+    time.sleep(4)  # as long as the transaction may take
     stack.restart("kafka", hard=True)
     produce(stack, "in-doubt", b"after")
     assert read_values(stack, "in-doubt", expected=1) == ["after"]
